@@ -1,0 +1,57 @@
+# What a contributor does, one word each. `make` alone lists the words.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lock lint crds test test-fast test-lab lab-up lab-down demo bench
+
+help: ## say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+venv: $(READY) ## make .venv with the locked packages and Tidegate itself, editable
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Tidegate needs Python 3.11 or newer: name one, as in make venv PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install python3-venv (apt-get install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+lock: $(READY) ## write the lock files anew from pyproject.toml, with the newest versions it allows
+	$(COMPILE) --upgrade --all-extras --output-file requirements.lock
+	$(COMPILE) --upgrade --extra operator --constraint requirements.lock --output-file requirements-operator.lock
+
+lint: $(READY) ## ruff, mypy, and which room imports which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy operator/tidegate
+	$(BIN)/lint-imports --no-logo
+
+crds: $(READY) ## write crds/ and the chart's copy of it from the models
+	$(BIN)/python -m tidegate.api crds
+	$(BIN)/python -m tidegate.api helm/tidegate/files/crds
+
+test: lint test-fast test-lab ## everything: lint, drift checks, fast tests, then the tests on a real Kubernetes and Slurm
+
+test-fast: $(READY) ## the tests that need nothing but Python
+	$(BIN)/pytest -m "not lab"
+
+test-lab: $(READY) ## the tests on the lab; brings it up where it is down, and leaves it up
+	$(BIN)/pytest -m lab
+
+lab-up: $(READY) ## a kind cluster and a real Slurm in containers on this machine
+	$(BIN)/python -m e2e.lab up
+
+lab-down: $(READY) ## take the lab away, and what it changed on this machine
+	$(BIN)/python -m e2e.lab down
+
+demo: $(READY) ## show a node lent to Slurm and taken back by a more important pod
+	$(BIN)/python -m e2e.demo
+
+bench: $(READY) ## measure hand-over times on the lab
+	$(BIN)/python -m e2e.bench
