@@ -1,0 +1,1 @@
+"""Kubernetes: its client, what the core sees of its objects, and the objects that Tidegate makes there."""
