@@ -1,0 +1,49 @@
+"""The custom resources of group `tidegate.dev`: pydantic models, the source of `crds/`."""
+
+from tidegate.api.batch_pool import BatchPool, BatchPoolSpec, BatchPoolStatus, Ladder, NodeCounts, RecallClass
+from tidegate.api.capacity_claim import CapacityClaim, CapacityClaimSpec, CapacityClaimStatus, HolderReference
+from tidegate.api.node_loan import (
+    LEND_STEPS,
+    OVERDUE,
+    RETURN_STEPS,
+    ClaimReference,
+    Ledger,
+    LoanReturn,
+    NodeLoan,
+    NodeLoanSpec,
+    NodeLoanStatus,
+    TouchedJob,
+)
+from tidegate.api.resource import Condition, Metadata, Model, OwnerReference, Status
+from tidegate.api.slurm_cluster import SlurmCluster, SlurmClusterSpec, SlurmClusterStatus
+
+__all__ = [
+    "LEND_STEPS",
+    "OVERDUE",
+    "RETURN_STEPS",
+    "BatchPool",
+    "BatchPoolSpec",
+    "BatchPoolStatus",
+    "CapacityClaim",
+    "CapacityClaimSpec",
+    "CapacityClaimStatus",
+    "ClaimReference",
+    "Condition",
+    "HolderReference",
+    "Ladder",
+    "Ledger",
+    "LoanReturn",
+    "Metadata",
+    "Model",
+    "NodeCounts",
+    "NodeLoan",
+    "NodeLoanSpec",
+    "NodeLoanStatus",
+    "OwnerReference",
+    "RecallClass",
+    "SlurmCluster",
+    "SlurmClusterSpec",
+    "SlurmClusterStatus",
+    "Status",
+    "TouchedJob",
+]

@@ -1,0 +1,256 @@
+"""BatchPool: the Slurm side that borrows nodes, and on which terms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.alias_generators import to_camel
+
+from tidegate.api.names import API_VERSION
+from tidegate.api.resource import FITS_LABEL, Metadata, Model, Status, cel
+
+RecallClass = Literal["graceful", "quick", "fast"]
+Label = Annotated[str, Field(max_length=63)]
+
+
+class Headroom(Model):
+    """Free nodes that are kept for Kubernetes. Two marks, because a single one makes nodes flap."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("self.low <= self.high", "`low` must not be above `high`: raise `high`, or lower `low` to at most `high`")
+        )
+    )
+
+    low: int = Field(default=0, description="With fewer free nodes than this, loans are recalled.", ge=0, le=10000)
+    high: int = Field(
+        default=0, description="A node is lent only while more free nodes than this remain.", ge=0, le=10000
+    )
+
+
+class FlapBudget(Model):
+    """How often one node may change hands."""
+
+    loans: int = Field(default=6, description="Most loans of one node that may start within the window.", ge=1, le=100)
+    window_seconds: int = Field(default=3600, description="Length of the sliding window.", ge=60, le=86400)
+
+
+class Lending(Model):
+    """When nodes are lent and when they go home by themselves."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!has(self.cap) || self.floor <= self.cap",
+                "`floor` must not be above `cap`: raise `cap`, leave it away for no limit, or lower `floor`",
+            )
+        )
+    )
+
+    policy: Literal["DemandDriven", "Eager"] = Field(
+        default="DemandDriven",
+        description="`DemandDriven` lends as many nodes as pending jobs of the partition could use; "
+        "`Eager` lends all idle ones.",
+    )
+    idle_seconds: int = Field(
+        default=600, description="A node is idle when no GPU of it was held for this long.", ge=1, le=86400
+    )
+    idle_return_seconds: int = Field(
+        default=300,
+        description="With `DemandDriven`, a lent node that ran nothing for this long goes home, "
+        "unless a pending job could use it.",
+        ge=1,
+        le=86400,
+    )
+    floor: int = Field(default=0, description="This many nodes are lent even without demand.", ge=0, le=10000)
+    cap: int | None = Field(
+        default=None, description="Never more nodes than this are lent; no limit when absent.", ge=0, le=10000
+    )
+    headroom: Headroom = Field(
+        default=Headroom(),
+        description="Free nodes that are kept for Kubernetes. Two marks, because a single one makes nodes flap.",
+    )
+    max_joining: int = Field(default=10, description="Most nodes that join at the same time.", ge=1, le=1000)
+    join_seconds: int = Field(
+        default=300,
+        description="A node that has not joined Slurm by then (image pull included) goes back.",
+        ge=5,
+        le=3600,
+    )
+    flap_budget: FlapBudget = Field(
+        default=FlapBudget(), description="How often one node may change hands; beyond that it is left out for a while."
+    )
+
+
+class Ladder(Model):
+    """The bounded steps that take a node's jobs off it, in order. Each job moves on as soon as its step is done."""
+
+    drain_seconds: int = Field(description="Jobs may end by themselves for this long.", ge=0, le=604800)
+    checkpoint_seconds: int = Field(
+        description="Then jobs that declare a signal get it, and may save and end for this long.", ge=0, le=86400
+    )
+    requeue_seconds: int = Field(
+        description="Then jobs are requeued; what is still on the node after this long is ended by `DOWN`.",
+        ge=1,
+        le=3600,
+    )
+
+
+class Recall(Model):
+    """How nodes are taken back."""
+
+    automatic_class: RecallClass = Field(
+        default="quick",
+        description="The class of claims that Tidegate makes for pending GPU pods, and of loans that end without a claim.",
+    )
+    graceful: Ladder = Field(
+        default=Ladder(drain_seconds=600, checkpoint_seconds=120, requeue_seconds=30),
+        description="The ladder for claims that can wait.",
+    )
+    quick: Ladder = Field(
+        default=Ladder(drain_seconds=0, checkpoint_seconds=60, requeue_seconds=30),
+        description="The ladder for claims that want the node soon, but give jobs time to save their work.",
+    )
+    fast: Ladder = Field(
+        default=Ladder(drain_seconds=0, checkpoint_seconds=5, requeue_seconds=15),
+        description="The ladder for claims that cannot wait: jobs are requeued after a few seconds.",
+    )
+    non_requeueable_jobs: Literal["Cancel", "Wait"] = Field(
+        default="Wait",
+        description="What happens to a job that may not be requeued: `Wait` lets it end within "
+        "`nonRequeueableSeconds` and prefers other nodes; "
+        "`Cancel` cancels it when its checkpoint time is over. Either way the loan reports it.",
+    )
+    non_requeueable_seconds: int = Field(
+        default=86400,
+        description="With `Wait`, a job that may not be requeued is cancelled after this long.",
+        ge=1,
+        le=604800,
+    )
+
+    @field_validator("graceful", "quick", "fast", mode="before")
+    @classmethod
+    def _complete(cls, given: Any, info: ValidationInfo) -> Any:
+        """Steps that are left away have the times of their class, as the API server fills them in."""
+        if not isinstance(given, dict) or info.field_name is None:
+            return given
+        default: Ladder = cls.model_fields[info.field_name].default
+        return default.to_json() | {to_camel(key): value for key, value in given.items()}
+
+
+class Slurmd(Model):
+    """The pod that runs slurmd on a lent node."""
+
+    image: str = Field(
+        description="Image whose entrypoint takes slurmd's arguments. "
+        "Its Slurm must be no newer than the controller's.",
+        min_length=1,
+        max_length=512,
+    )
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="As in any container."
+    )
+    template: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Optional pod template (metadata and spec) that is laid under ours: volumes, mounts, environment. "
+        "Its container named `slurmd` is merged with ours; node, tolerations, priority and resources are always ours.",
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+
+
+class BatchPoolSpec(Model):
+    """Which nodes may be lent to which Slurm partition, and on which terms."""
+
+    node_selector: dict[str, Label] = Field(
+        description="Labels of the nodes that may be lent. At least one, so that no pool takes all nodes by mistake. "
+        "No node may be in two pools.",
+        max_length=16,
+        json_schema_extra=cel(
+            (
+                "size(self) > 0",
+                'must have a label of the nodes, such as `tidegate.dev/lendable: "true"`: no pool may take all nodes',
+            )
+        ),
+    )
+    gpu_resource_names: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = Field(
+        default=("nvidia.com/gpu",),
+        description="Extended resources that count as GPUs, of any vendor.",
+        min_length=1,
+        max_length=8,
+        json_schema_extra={
+            "x-kubernetes-list-type": "set",
+            **cel(("self.all(name, name.contains('/'))", "must be extended resources, such as `nvidia.com/gpu`")),
+        },
+    )
+    slurm_cluster_name: str = Field(description="The SlurmCluster that borrows.", min_length=1, max_length=253)
+    partition: str = Field(
+        description="The Slurm partition whose pending jobs are the demand.",
+        min_length=1,
+        max_length=64,
+        json_schema_extra=cel(("!self.matches('[ ,]')", "must be one partition; make a pool for each partition")),
+    )
+    features: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
+        default=("lent",),
+        description="Features that lent nodes register with; the partition's NodeSet selects on one of them.",
+        min_length=1,
+        max_length=16,
+        json_schema_extra={
+            "x-kubernetes-list-type": "set",
+            **cel(
+                (
+                    "self.all(feature, feature.matches('^[A-Za-z0-9_.-]+$'))",
+                    "must be Slurm features: letters, digits, `_`, `.` and `-` only, one in each entry",
+                )
+            ),
+        },
+    )
+    lever: Literal["Pod"] = Field(
+        default="Pod", description="How a node joins Slurm. `Pod`: one slurmd pod for each loan."
+    )
+    priority: int = Field(
+        default=-100,
+        description="How important loans of this pool are. Only claims of a strictly higher priority recall them; "
+        "pods without a PriorityClass have 0.",
+        ge=-1000000000,
+        le=1000000000,
+    )
+    stop_policy: Literal["None", "Hold", "HoldAndDrain"] = Field(
+        default="None",
+        description="`Hold` starts no new loan; `HoldAndDrain` returns those there are, too. `None` lends.",
+    )
+    slurmd: Slurmd = Field(description="The pod that runs slurmd on a lent node.")
+    lending: Lending = Field(default=Lending(), description="When nodes are lent and when they go home by themselves.")
+    recall: Recall = Field(default=Recall(), description="How nodes are taken back.")
+    history_limit: int = Field(
+        default=50, description="Ended loans of the pool that are kept to look at.", ge=0, le=1000
+    )
+
+
+class NodeCounts(Model):
+    """Nodes of the pool by owner."""
+
+    kubernetes: int = Field(default=0, description="Nodes that Kubernetes owns.", ge=0)
+    joining: int = Field(default=0, description="Nodes on their way to Slurm.", ge=0)
+    lent: int = Field(default=0, description="Nodes that Slurm owns.", ge=0)
+    returning: int = Field(default=0, description="Nodes on their way back.", ge=0)
+    claimed: int = Field(default=0, description="Nodes that are held for a claim.", ge=0)
+
+
+class BatchPoolStatus(Status):
+    """Who owns the pool's nodes. Condition `Ready`: the pool can lend and recall."""
+
+    nodes: NodeCounts = Field(default=NodeCounts(), description="Nodes of the pool by owner.")
+    demand_nodes: int = Field(default=0, description="Nodes that pending jobs could use beyond those lent.", ge=0)
+
+
+class BatchPool(Model):
+    """Nodes that may be lent to a Slurm partition while Kubernetes leaves them idle, and the terms."""
+
+    model_config = ConfigDict(json_schema_extra=cel(FITS_LABEL))
+
+    api_version: Literal["tidegate.dev/v1alpha1"] = API_VERSION
+    kind: Literal["BatchPool"] = "BatchPool"
+    metadata: Metadata
+    spec: BatchPoolSpec
+    status: BatchPoolStatus = BatchPoolStatus()

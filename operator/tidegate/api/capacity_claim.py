@@ -1,0 +1,95 @@
+"""CapacityClaim: a wish for nodes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from tidegate.api.batch_pool import RecallClass
+from tidegate.api.names import API_VERSION
+from tidegate.api.resource import FITS_LABEL, Metadata, Model, Status, cel
+
+
+class HolderReference(Model):
+    """The controller (or bare pod) in the claim's namespace whose pods the nodes are for."""
+
+    api_version: str = Field(description="Such as `apps/v1`.", min_length=1, max_length=253)
+    kind: str = Field(description="Such as `ReplicaSet`.", min_length=1, max_length=63)
+    name: str = Field(description="Its name.", min_length=1, max_length=253)
+    uid: str = Field(description="Its UID.", min_length=1, max_length=64)
+
+
+class CapacityClaimSpec(Model):
+    """How many nodes of which pool, for whom, how important and how fast."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.holderRef) == has(oldSelf.holderRef) "
+                "&& (!has(self.holderRef) || self.holderRef == oldSelf.holderRef)",
+                "`holderRef` cannot be changed: delete the claim and make a new one",
+            )
+        )
+    )
+
+    pool_name: str = Field(
+        description="The BatchPool whose nodes are claimed.",
+        min_length=1,
+        max_length=253,
+        json_schema_extra=cel(("self == oldSelf", "`poolName` cannot be changed: delete the claim and make a new one")),
+    )
+    nodes: int = Field(default=1, description="How many nodes.", ge=1, le=10000)
+    holder_ref: HolderReference | None = Field(
+        default=None,
+        description="Whose pods the nodes are for. Without it: the pods of this namespace with the label "
+        "`tidegate.dev/claim: <name of the claim>`.",
+    )
+    priority_class_name: str | None = Field(
+        default=None,
+        description="PriorityClass of the claim; the cluster's default (or 0) when absent. "
+        "Only loans of a strictly lower priority are recalled.",
+        min_length=1,
+        max_length=253,
+    )
+    recall_class: RecallClass = Field(
+        default="quick", description="Which ladder of the pool is walked to get the nodes."
+    )
+    ttl_seconds: int | None = Field(
+        default=None,
+        description="The claim expires this long after it was made and lets go of its nodes; never when absent.",
+        ge=1,
+        le=2592000,
+    )
+
+
+class CapacityClaimStatus(Status):
+    """What was got. Conditions: `Satisfied` (all nodes are held, or its pods are bound) and `Expired`."""
+
+    nodes: tuple[Annotated[str, Field(max_length=253)], ...] = Field(
+        default=(),
+        description="Nodes that are held for the claim.",
+        max_length=10000,
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    held_nodes: int = Field(default=0, description="How many nodes are held.", ge=0)
+    priority: int | None = Field(default=None, description="The priority that its PriorityClass stands for.")
+
+
+class CapacityClaim(Model):
+    """A wish for nodes of a BatchPool. People make them; Tidegate makes one for a controller with pending GPU pods."""
+
+    model_config = ConfigDict(json_schema_extra=cel(FITS_LABEL))
+
+    api_version: Literal["tidegate.dev/v1alpha1"] = API_VERSION
+    kind: Literal["CapacityClaim"] = "CapacityClaim"
+    metadata: Metadata
+    spec: CapacityClaimSpec
+    status: CapacityClaimStatus = CapacityClaimStatus()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the claim holds nothing any more: served, expired or being deleted."""
+        satisfied = self.status.condition("Satisfied")
+        served = satisfied is not None and satisfied.status == "True" and satisfied.reason == "Served"
+        return served or self.status.is_true("Expired") or self.metadata.deletion_timestamp is not None
