@@ -32,7 +32,7 @@ _MIB = 1024 * 1024
 def node(raw: Json) -> Node:
     """A Node; its capacity is what is allocatable, CPU and memory rounded down."""
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-    allocatable = {name: _number(amount) for name, amount in (status.get("allocatable") or {}).items()}
+    allocatable = {name: quantity(amount) for name, amount in (status.get("allocatable") or {}).items()}
     ready = _condition(status, "Ready")
     return Node(
         name=metadata["name"],
@@ -132,19 +132,20 @@ def requests(pod_spec: Json) -> dict[str, Decimal]:
     return total
 
 
+@lru_cache(maxsize=4096)
+def quantity(text: str | int | float) -> Decimal:
+    """An amount as Kubernetes writes it (`500m`, `64Gi`, `1e3`) as a number. Raises `ValueError` when it is none."""
+    number: Decimal = parse_quantity(text)
+    return number
+
+
 def _container_requests(container: Json) -> dict[str, Decimal]:
     resources = container.get("resources") or {}
     return _numbers(resources.get("limits")) | _numbers(resources.get("requests"))
 
 
 def _numbers(quantities: Json | None) -> dict[str, Decimal]:
-    return {name: _number(amount) for name, amount in (quantities or {}).items()}
-
-
-@lru_cache(maxsize=4096)
-def _number(quantity: str | int | float) -> Decimal:
-    number: Decimal = parse_quantity(quantity)
-    return number
+    return {name: quantity(amount) for name, amount in (quantities or {}).items()}
 
 
 def _add(total: dict[str, Decimal], more: Mapping[str, Decimal]) -> None:
