@@ -102,7 +102,7 @@ class Recall(Model):
 
     automatic_class: RecallClass = Field(
         default="quick",
-        description="The class of claims that Tidegate makes for pending GPU pods, and of loans that end without a claim.",
+        description="The class of claims that Tidegate makes for pending GPU pods, and of returns without a claim.",
     )
     graceful: Ladder = Field(
         default=Ladder(drain_seconds=600, checkpoint_seconds=120, requeue_seconds=30),

@@ -273,19 +273,25 @@ def _without_null(schema: Schema, path: str) -> Schema:
 def _default(schema: Schema, value: Any) -> Schema:
     """The schema with that default; None is none.
 
-    The default of an object goes down to its fields. So one may write half of the object and gets the rest, and
-    `kubectl get -o yaml` shows all of it even if one writes nothing.
+    The default of an object is also the default of its fields: who writes half of the object gets the rest. (The object
+    itself could do with `{}`, but the API server checks the rules on the default as it stands.)
     """
     if value is None:
         return schema
-    if "properties" not in schema or not isinstance(value, dict):
+    if "properties" not in schema:
         return _ordered(schema | {"default": value})
+    value = _without_nones(value)
     properties = {name: _default(part, value.get(name)) for name, part in schema["properties"].items()}
-    required = [name for name in schema.get("required", ()) if value.get(name) is None]
-    if required:
-        raise SchemaError(f"a default leaves {', '.join(required)} away, which is required")
+    if lacking := [name for name in schema.get("required", ()) if name not in value]:
+        raise SchemaError(f"a default leaves {', '.join(lacking)} away, which is required")
     rest = {key: part for key, part in schema.items() if key != "required"}
-    return _ordered(rest | {"default": {}, "properties": properties})
+    return _ordered(rest | {"default": value, "properties": properties})
+
+
+def _without_nones(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_nones(part) for key, part in value.items() if part is not None}
 
 
 def _without_defaults(schema: Schema) -> Schema:
