@@ -1,0 +1,199 @@
+"""The pod that runs slurmd on a lent node: it fits there and nowhere else, and takes what it offers to Slurm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tidegate.api import BatchPool, NodeLoan, SlurmCluster
+from tidegate.api.names import FENCE_TAINT, LOAN_LABEL, POOL_LABEL
+
+PRIORITY_CLASS = "tidegate-slurmd"
+CONTAINER = "slurmd"
+
+# Lists whose entries are told apart by a field, as Kubernetes itself merges them.
+_MERGE_KEYS = {"containers": "name", "volumes": "name", "volumeMounts": "mountPath"}
+# Where a pod goes and what it takes decides who owns the node, so that a template has no say in it.
+_NOT_FOR_TEMPLATES = (
+    "nodeName",
+    "nodeSelector",
+    "priority",
+    "preemptionPolicy",
+    "schedulerName",
+    "schedulingGates",
+    "topologySpreadConstraints",
+    "resources",
+    "resourceClaims",
+    "activeDeadlineSeconds",
+)
+
+Json = dict[str, Any]
+
+
+def slurmd_pod(
+    loan: NodeLoan, pool: BatchPool, cluster: SlurmCluster, cpus: int, memory_mib: int, namespace: str
+) -> Json:
+    """The pod of a loan, with the pool's template under it.
+
+    `cpus` and `memory_mib` are what pods that stay have left of the node. Raises `ValueError` as `check_pool` does.
+    """
+    check_pool(pool)
+    ours = _pod(loan, pool, cluster, cpus, memory_mib, namespace)
+    whole: Json = _laid_over(pool.spec.slurmd.template, ours, pool, "")
+    return whole
+
+
+def check_pool(pool: BatchPool) -> None:
+    """Raise `ValueError`, one sentence that names the pool and the field, when no slurmd pod can be made for it.
+
+    What a template says against a field of ours shows only when the two are laid over each other, in `slurmd_pod`.
+    """
+    name, template = pool.metadata.name, pool.spec.slurmd.template
+    if len(name) > 63:
+        raise ValueError(f"BatchPool {name}: its name labels pods and may have 63 characters; make it anew, shorter.")
+    _only(pool, template, "", ("metadata", "spec"))
+    _only(pool, template.get("metadata", {}), "metadata", ("labels", "annotations"))
+    spec = template.get("spec", {})
+    _need(pool, isinstance(spec, dict), "spec", "must be an object")
+    for field in _NOT_FOR_TEMPLATES:
+        _need(pool, field not in spec, f"spec.{field}", "is not for templates, Tidegate decides it; leave it out")
+    for field, key in (("containers", "name"), ("initContainers", "name"), ("volumes", "name")):
+        _need_keys(pool, spec.get(field, []), f"spec.{field}", key)
+    for container in spec.get("containers", []):
+        if container["name"] == CONTAINER:
+            _need_keys(pool, container.get("volumeMounts", []), "spec.containers[slurmd].volumeMounts", "mountPath")
+    sidecars = [c for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"]
+    for container in [*spec.get("containers", []), *sidecars]:
+        field = f"spec.containers[{container['name']}].resources"
+        _need(
+            pool,
+            "resources" not in container,
+            field,
+            "is not for templates: slurmd takes all of the node; leave it out",
+        )
+
+
+def _pod(loan: NodeLoan, pool: BatchPool, cluster: SlurmCluster, cpus: int, memory_mib: int, namespace: str) -> Json:
+    name, gpus = loan.metadata.name, loan.spec.gpus
+    # The CPU and memory that are requested are the ones offered to Slurm: both schedulers count the node once.
+    resources = {loan.spec.gpu_resource_name: str(gpus), "cpu": str(cpus), "memory": f"{memory_mib}Mi"}
+    offer = f"Feature={','.join(pool.spec.features)} Gres=gpu:{gpus} CPUs={cpus} RealMemory={memory_mib}"
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": f"slurmd-{name}",
+            "namespace": namespace,
+            "labels": {
+                "app.kubernetes.io/name": "slurmd",
+                LOAN_LABEL: name,
+                POOL_LABEL: pool.metadata.name,
+            },
+            "ownerReferences": [
+                {
+                    "apiVersion": loan.api_version,
+                    "kind": loan.kind,
+                    "name": name,
+                    "uid": loan.metadata.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "spec": {
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": _only_node(loan)}},
+            "tolerations": [{"key": FENCE_TAINT, "operator": "Equal", "value": name, "effect": "NoSchedule"}],
+            "priorityClassName": PRIORITY_CLASS,
+            # slurmctld and srun must reach slurmd at the node's own address.
+            "hostNetwork": True,
+            "dnsPolicy": "ClusterFirstWithHostNet",
+            # A slurmd that crashes comes back in place, with the same GPUs. `Never` would turn each crash into the end
+            # of the loan. A pod that the kubelet refused stays `Failed` either way.
+            "restartPolicy": "Always",
+            # The pod is deleted only when Slurm has nothing on the node, or when nothing there can be saved.
+            "terminationGracePeriodSeconds": 5,
+            # slurmd needs no right in Kubernetes, and jobs must not find one.
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "containers": [
+                {
+                    "name": CONTAINER,
+                    "image": pool.spec.slurmd.image,
+                    "imagePullPolicy": pool.spec.slurmd.image_pull_policy,
+                    "args": [
+                        "-D",
+                        "-Z",
+                        "-N",
+                        loan.spec.slurm_node_name,
+                        "--conf-server",
+                        cluster.spec.controller_address,
+                        "--conf",
+                        offer,
+                        "--extra",
+                        f"tidegate={name}",
+                    ],
+                    "securityContext": {"privileged": True},
+                    "resources": {"requests": resources, "limits": dict(resources)},
+                    "volumeMounts": [{"name": "slurm-key", "mountPath": "/run/slurm-key", "readOnly": True}],
+                }
+            ],
+            "volumes": [
+                {
+                    "name": "slurm-key",
+                    "secret": {
+                        "secretName": cluster.spec.credentials_secret_name,
+                        "items": [{"key": "slurm.key", "path": "slurm.key"}],
+                        "defaultMode": 0o400,
+                    },
+                }
+            ],
+        },
+    }
+
+
+def _only_node(loan: NodeLoan) -> Json:
+    """This node, and only while it carries the loan's label: a pod for a finished loan can never be bound."""
+    return {
+        "nodeSelectorTerms": [
+            {
+                "matchExpressions": [{"key": LOAN_LABEL, "operator": "In", "values": [loan.metadata.name]}],
+                "matchFields": [{"key": "metadata.name", "operator": "In", "values": [loan.spec.node_name]}],
+            }
+        ]
+    }
+
+
+def _laid_over(under: Any, ours: Any, pool: BatchPool, path: str) -> Any:
+    """Ours, with what the template adds. The template may repeat what we say, but not contradict it."""
+    if isinstance(under, dict) and isinstance(ours, dict):
+        merged = dict(ours)
+        for key, value in under.items():
+            merged[key] = _laid_over(value, ours[key], pool, f"{path}.{key}") if key in ours else value
+        return merged
+    merge_key = _MERGE_KEYS.get(path.rpartition(".")[2])
+    if isinstance(under, list) and isinstance(ours, list) and merge_key:
+        theirs = {entry[merge_key]: entry for entry in under}
+        merged_entries = [
+            _laid_over(theirs.pop(entry[merge_key], {}), entry, pool, f"{path}[{entry[merge_key]}]") for entry in ours
+        ]
+        return [*merged_entries, *theirs.values()]
+    _need(pool, under == ours, path[1:], f"is Tidegate's own ({ours!r}); leave it out")
+    return ours
+
+
+def _only(pool: BatchPool, part: Any, path: str, known: tuple[str, ...]) -> None:
+    _need(pool, isinstance(part, dict), path, "must be an object")
+    for field in part:
+        where = f"{path}.{field}" if path else field
+        _need(pool, field in known, where, f"is not read; a slurmd template has {' and '.join(known)} here")
+
+
+def _need_keys(pool: BatchPool, entries: Any, path: str, key: str) -> None:
+    fine = isinstance(entries, list) and all(isinstance(entry, Mapping) and entry.get(key) for entry in entries)
+    _need(pool, fine, path, f"must be a list whose entries each have `{key}`")
+
+
+def _need(pool: BatchPool, fine: bool, path: str, problem: str) -> None:
+    if not fine:
+        where = f"spec.slurmd.template.{path}" if path else "spec.slurmd.template"
+        raise ValueError(f"BatchPool {pool.metadata.name}: {where} {problem}.")
