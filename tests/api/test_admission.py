@@ -1,0 +1,304 @@
+"""What a real API server takes and refuses, and that a refusal says what to write instead."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY, Kubectl
+
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("crds")]
+
+Manifest = dict[str, Any]
+
+
+def resource(kind: str, name: str, spec: Manifest) -> Manifest:
+    return {"apiVersion": "tidegate.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+CLUSTER = resource(
+    "SlurmCluster",
+    "admission",
+    {
+        "endpoint": "http://slurmrestd.example:6820",
+        "credentialsSecretName": "slurm",
+        "controllerAddress": "slurm.example:6817",
+    },
+)
+POOL = resource(
+    "BatchPool",
+    "admission",
+    {
+        "nodeSelector": {"example.com/admission": "none"},
+        "slurmClusterName": "admission",
+        "partition": "lent",
+        "slurmd": {"image": "slurmd"},
+    },
+)
+LOAN = resource(
+    "NodeLoan",
+    "admission-1",
+    {
+        "poolName": "admission",
+        "nodeName": "no-such-node",
+        "slurmNodeName": "no-such-node",
+        "gpuResourceName": "nvidia.com/gpu",
+        "gpus": 2,
+        "priority": -100,
+    },
+)
+CLAIM = resource("CapacityClaim", "admission", {"poolName": "admission"})
+BASES = {m["kind"]: m for m in (CLUSTER, POOL, LOAN, CLAIM)}
+
+HOLDER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a", "uid": "1"}
+LONG = "a" * 64
+
+
+def changed(base: Manifest, change: Manifest) -> Manifest:
+    """The manifest with a merge patch applied; None takes a field away."""
+    merged = copy.deepcopy(base)
+    for key, value in change.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = changed(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+TAKEN = [
+    ("SlurmCluster", {}),
+    ("SlurmCluster", {"spec": {"endpoint": "https://10.0.0.7:6820"}}),
+    ("BatchPool", {}),
+    ("BatchPool", {"metadata": {"name": LONG[1:]}}),
+    ("BatchPool", {"spec": {"lending": {"headroom": {"low": 2, "high": 2}}}}),
+    ("BatchPool", {"spec": {"lending": {"headroom": {"high": 2}}}}),
+    ("BatchPool", {"spec": {"lending": {"floor": 3, "cap": 3}}}),
+    ("BatchPool", {"spec": {"lending": {"floor": 3}}}),
+    ("BatchPool", {"spec": {"recall": {"graceful": {"drainSeconds": 0}}}}),
+    ("BatchPool", {"spec": {"gpuResourceNames": ["amd.com/gpu", "habana.ai/gaudi"]}}),
+    ("BatchPool", {"spec": {"features": ["lent", "A100_80.gb"]}}),
+    ("BatchPool", {"spec": {"slurmd": {"template": {"spec": {"volumes": [{"name": "a", "emptyDir": {}}]}}}}}),
+    ("NodeLoan", {}),
+    ("NodeLoan", {"spec": {"wanted": "Returned"}}),
+    ("NodeLoan", {"spec": {"wanted": "Returned", "back": {"reason": "Maintenance", "recallClass": "graceful"}}}),
+    ("CapacityClaim", {}),
+    ("CapacityClaim", {"spec": {"nodes": 4, "priorityClassName": "high", "recallClass": "fast", "ttlSeconds": 60}}),
+    ("CapacityClaim", {"spec": {"holderRef": HOLDER}}),
+]
+
+REFUSED = [
+    (
+        "SlurmCluster",
+        {"spec": {"endpoint": "slurmrestd.example:6820"}},
+        "spec.endpoint: .* must be the address of slurmrestd without path and user, such as `https://",
+    ),
+    ("SlurmCluster", {"spec": {"endpoint": "http://slurmrestd.example:6820/slurm"}}, "without path and user"),
+    ("SlurmCluster", {"spec": {"endpoint": "http://root@slurmrestd.example:6820"}}, "without path and user"),
+    (
+        "SlurmCluster",
+        {"spec": {"controllerAddress": "slurm.example"}},
+        "spec.controllerAddress: .* must be host and port of slurmctld, such as `slurm.example:6817`",
+    ),
+    ("SlurmCluster", {"spec": {"credentialsSecretName": None}}, "spec.credentialsSecretName: Required value"),
+    ("SlurmCluster", {"spec": {"pollSeconds": 0}}, "spec.pollSeconds .* greater than or equal to 1"),
+    (
+        "BatchPool",
+        {"spec": {"nodeSelector": {"example.com/admission": None}}},
+        "spec.nodeSelector: .* must have a label of the nodes, such as .*: no pool may take all nodes",
+    ),
+    ("BatchPool", {"spec": {"nodeSelector": None}}, "spec.nodeSelector: Required value"),
+    ("BatchPool", {"metadata": {"name": LONG}}, "`metadata.name` must be no longer than 63 characters"),
+    (
+        "BatchPool",
+        {"spec": {"lending": {"headroom": {"low": 3, "high": 2}}}},
+        "spec.lending.headroom: .* `low` must not be above `high`: raise `high`, or lower `low`",
+    ),
+    ("BatchPool", {"spec": {"lending": {"headroom": {"low": 1}}}}, "`low` must not be above `high`: raise `high`"),
+    (
+        "BatchPool",
+        {"spec": {"lending": {"floor": 3, "cap": 2}}},
+        "spec.lending: .* `floor` must not be above `cap`: raise `cap`, leave it away for no limit, or lower `floor`",
+    ),
+    ("BatchPool", {"spec": {"lending": {"idleSeconds": 0}}}, "spec.lending.idleSeconds .* greater than or equal to 1"),
+    (
+        "BatchPool",
+        {"spec": {"recall": {"fast": {"requeueSeconds": 0}}}},
+        "requeueSeconds .* greater than or equal to 1",
+    ),
+    ("BatchPool", {"spec": {"recall": {"nonRequeueableSeconds": 0}}}, "greater than or equal to 1"),
+    (
+        "BatchPool",
+        {"spec": {"gpuResourceNames": ["gpu"]}},
+        "spec.gpuResourceNames: .* must be extended resources, such as `nvidia.com/gpu`",
+    ),
+    ("BatchPool", {"spec": {"gpuResourceNames": []}}, "spec.gpuResourceNames .* at least 1 item"),
+    (
+        "BatchPool",
+        {"spec": {"partition": "lent,debug"}},
+        "spec.partition: .* must be one partition; make a pool for each partition",
+    ),
+    (
+        "BatchPool",
+        {"spec": {"features": ["lent,a100"]}},
+        "spec.features: .* must be Slurm features: letters, digits, `_`, `.` and `-` only, one in each entry",
+    ),
+    ("BatchPool", {"spec": {"stopPolicy": "Drain"}}, 'supported values: "None", "Hold", "HoldAndDrain"'),
+    ("BatchPool", {"spec": {"lever": "Label"}}, 'spec.lever: .* supported values: "Pod"'),
+    ("BatchPool", {"spec": {"mode": "Recommend"}}, 'unknown field "spec.mode"'),
+    ("NodeLoan", {"metadata": {"name": LONG}}, "`metadata.name` must be no longer than 63 characters"),
+    (
+        "NodeLoan",
+        {"spec": {"back": {"reason": "Maintenance", "recallClass": "quick"}}},
+        "spec: .* `back` says why the node returns: set `wanted: Returned` with it, or leave `back` away",
+    ),
+    (
+        "NodeLoan",
+        {"spec": {"wanted": "Returned", "back": {"reason": "new disks", "recallClass": "quick"}}},
+        "spec.back.reason: .* must be one CamelCase word, such as `Maintenance`; sentences go into `message`",
+    ),
+    ("NodeLoan", {"spec": {"wanted": "Recalled"}}, 'spec.wanted: .* supported values: "Lent", "Returned"'),
+    ("NodeLoan", {"spec": {"gpus": 0}}, "spec.gpus .* greater than or equal to 1"),
+    ("CapacityClaim", {"metadata": {"name": LONG}}, "`metadata.name` must be no longer than 63 characters"),
+    ("CapacityClaim", {"spec": {"nodes": 0}}, "spec.nodes .* greater than or equal to 1"),
+    ("CapacityClaim", {"spec": {"nodes": 10001}}, "spec.nodes .* less than or equal to 10000"),
+    ("CapacityClaim", {"spec": {"ttlSeconds": 0}}, "spec.ttlSeconds .* greater than or equal to 1"),
+    ("CapacityClaim", {"spec": {"recallClass": "now"}}, 'supported values: "graceful", "quick", "fast"'),
+]
+
+CHANGES_TAKEN = [
+    ("BatchPool", {}, {"spec": {"nodeSelector": {"example.com/admission": "other"}}}),
+    ("BatchPool", {}, {"spec": {"stopPolicy": "HoldAndDrain"}}),
+    ("NodeLoan", {}, {"spec": {"wanted": "Returned"}}),
+    (
+        "NodeLoan",
+        {"spec": {"wanted": "Returned"}},
+        {"spec": {"back": {"reason": "Claimed", "recallClass": "quick"}}},
+    ),
+    ("CapacityClaim", {}, {"spec": {"nodes": 2}}),
+    ("CapacityClaim", {"spec": {"holderRef": HOLDER}}, {"spec": {"nodes": 2}}),
+]
+
+_LASTING = "only `wanted` and `back` of a loan can be changed: set `wanted: Returned` to get the node back"
+
+CHANGES_REFUSED = [
+    ("NodeLoan", {}, {"spec": {"poolName": "other"}}, _LASTING),
+    ("NodeLoan", {}, {"spec": {"nodeName": "other"}}, _LASTING),
+    ("NodeLoan", {}, {"spec": {"slurmNodeName": "other"}}, _LASTING),
+    ("NodeLoan", {}, {"spec": {"gpuResourceName": "amd.com/gpu"}}, _LASTING),
+    ("NodeLoan", {}, {"spec": {"gpus": 3}}, _LASTING),
+    ("NodeLoan", {}, {"spec": {"priority": 5}}, _LASTING),
+    (
+        "NodeLoan",
+        {"spec": {"wanted": "Returned"}},
+        {"spec": {"wanted": "Lent"}},
+        "a loan that is wanted back cannot go back to `Lent`: leave `wanted: Returned`, lending the node again",
+    ),
+    (
+        "NodeLoan",
+        {"spec": {"wanted": "Returned"}},
+        {"spec": {"wanted": None}},
+        "a loan that is wanted back cannot go back to `Lent`",
+    ),
+    (
+        "CapacityClaim",
+        {},
+        {"spec": {"poolName": "other"}},
+        "spec.poolName: .* `poolName` cannot be changed: delete the claim and make a new one",
+    ),
+    (
+        "CapacityClaim",
+        {},
+        {"spec": {"holderRef": HOLDER}},
+        "spec: .* `holderRef` cannot be changed: delete the claim and make a new one",
+    ),
+    (
+        "CapacityClaim",
+        {"spec": {"holderRef": HOLDER}},
+        {"spec": {"holderRef": {"uid": "2"}}},
+        "`holderRef` cannot be changed",
+    ),
+    ("CapacityClaim", {"spec": {"holderRef": HOLDER}}, {"spec": {"holderRef": None}}, "`holderRef` cannot be changed"),
+]
+
+
+def words(change: object) -> str:
+    return change if isinstance(change, str) else json.dumps(change)[:70]
+
+
+@pytest.mark.parametrize(("kind", "change"), TAKEN, ids=words)
+def test_taken(kubectl: Kubectl, kind: str, change: Manifest) -> None:
+    kubectl.must("create", "--dry-run=server", "-f", "-", manifest=changed(BASES[kind], change))
+
+
+@pytest.mark.parametrize(("kind", "change", "sentence"), REFUSED, ids=words)
+def test_refused_with_the_way_out(kubectl: Kubectl, kind: str, change: Manifest, sentence: str) -> None:
+    refusal = kubectl("create", "--dry-run=server", "-f", "-", manifest=changed(BASES[kind], change))
+    assert refusal.returncode == 1
+    assert_says(refusal.stderr, sentence)
+
+
+@pytest.fixture
+def stored(kubectl: Kubectl, request: pytest.FixtureRequest) -> Iterator[Manifest]:
+    """A base with the change that the test's parameters start from, in the API server until the test is over."""
+    kind, start = request.param
+    manifest = changed(BASES[kind], start)
+    manifest["metadata"]["name"] += "-stored"
+    kubectl.must("create", "-f", "-", manifest=manifest)
+    yield manifest
+    kubectl.must("delete", "--wait=true", "--timeout=30s", kind, manifest["metadata"]["name"])
+
+
+@pytest.mark.parametrize(("stored", "change"), [((k, s), c) for k, s, c in CHANGES_TAKEN], indirect=["stored"])
+def test_change_taken(kubectl: Kubectl, stored: Manifest, change: Manifest) -> None:
+    kubectl.must(*patch(stored, change))
+
+
+@pytest.mark.parametrize(
+    ("stored", "change", "sentence"), [((k, s), c, w) for k, s, c, w in CHANGES_REFUSED], indirect=["stored"]
+)
+def test_change_refused_with_the_way_out(kubectl: Kubectl, stored: Manifest, change: Manifest, sentence: str) -> None:
+    refusal = kubectl(*patch(stored, change))
+    assert refusal.returncode == 1
+    assert_says(refusal.stderr, sentence)
+
+
+def patch(stored: Manifest, change: Manifest) -> tuple[str, ...]:
+    name = f"{stored['kind']}/{stored['metadata']['name']}"
+    return ("patch", name, "--dry-run=server", "--type=merge", "-p", json.dumps(change))
+
+
+def assert_says(text: str, sentence: str) -> None:
+    assert re.search(sentence, text), text
+
+
+def test_half_an_object_is_filled_and_shown(kubectl: Kubectl) -> None:
+    half = changed(POOL, {"spec": {"recall": {"graceful": {"drainSeconds": 7}}}})
+    shown = json.loads(kubectl.must("create", "--dry-run=server", "-o", "json", "-f", "-", manifest=half))["spec"]
+    assert shown["recall"]["graceful"] == {"drainSeconds": 7, "checkpointSeconds": 120, "requeueSeconds": 30}
+    assert shown["lending"]["headroom"] == {"low": 0, "high": 0}
+    assert shown["lending"]["flapBudget"] == {"loans": 6, "windowSeconds": 3600}
+
+
+EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
+
+
+def test_there_are_examples() -> None:
+    assert {m["kind"] for path in EXAMPLES for m in yaml.safe_load_all(path.read_text())} >= {
+        "SlurmCluster",
+        "BatchPool",
+        "CapacityClaim",
+    }
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_taken(kubectl: Kubectl, example: Path) -> None:
+    kubectl.must("apply", "--dry-run=server", "-f", str(example))

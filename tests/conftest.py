@@ -1,0 +1,65 @@
+"""What tests of every room share: the lab, and kubectl on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from e2e.lab import Lab
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """A real Kubernetes and a real Slurm. The first test that asks brings them up; they stay up for the next run."""
+    from e2e.lab import Lab
+
+    return Lab.up(os.environ.get("TIDEGATE_LAB", "tidegate"))
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """Runs kubectl as the admin of a cluster."""
+
+    program: Path
+    kubeconfig: Path
+
+    def __call__(self, *args: str, manifest: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+        """What kubectl answered, whether it failed or not; `manifest` is its standard input, for `-f -`."""
+        return subprocess.run(
+            [self.program, *args],
+            input=None if manifest is None else yaml.safe_dump(dict(manifest)),
+            stdin=subprocess.DEVNULL if manifest is None else None,
+            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def must(self, *args: str, manifest: Mapping[str, Any] | None = None) -> str:
+        """What a kubectl that has to succeed wrote."""
+        done = self(*args, manifest=manifest)
+        assert done.returncode == 0, f"kubectl {' '.join(args)}: {done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def kubectl(lab: Lab) -> Kubectl:
+    return Kubectl(lab.tool("kubectl"), lab.kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def crds(kubectl: Kubectl) -> None:
+    """Tidegate's resources are known to the API server."""
+    kubectl.must("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
+    kubectl.must("wait", "--for=condition=Established", "--timeout=30s", "-f", str(REPOSITORY / "crds"))
