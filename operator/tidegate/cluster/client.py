@@ -136,6 +136,11 @@ class KubeClient:
             options["gracePeriodSeconds"] = grace_seconds
         await self._request("delete", kind, name, namespace, body=options)
 
+    async def openapi(self, api_version: str) -> Json:
+        """The API server's own OpenAPI v3 document of a group and version. Raises `NotFound` when it has none."""
+        document = Kind("openapi", api_version, "OpenAPI", namespaced=False)
+        return await self._ask("get", document, api_version, "", f"/openapi/v3/apis/{api_version}")
+
     async def close(self) -> None:
         await self._api.close()
 
@@ -150,6 +155,19 @@ class KubeClient:
         body: Json | None = None,
     ) -> Json:
         path = kind.path(namespace, "" if verb == "create" else name, subresource)
+        return await self._ask(verb, kind, name, namespace, path, subresource, query, body)
+
+    async def _ask(
+        self,
+        verb: str,
+        kind: Kind,
+        name: str,
+        namespace: str,
+        path: str,
+        subresource: str = "",
+        query: dict[str, str] | None = None,
+        body: Json | None = None,
+    ) -> Json:
         try:
             return await self._send(verb, path, query or {}, body)
         except ApiException as error:

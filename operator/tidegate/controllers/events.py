@@ -1,0 +1,93 @@
+"""Kubernetes events: what changed, told on the objects where people look."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from tidegate.api import OVERDUE, CapacityClaim, Condition, NodeLoan, Status
+from tidegate.api.names import API_VERSION
+from tidegate.cluster.client import Json
+from tidegate.cluster.errors import KubeError
+from tidegate.cluster.kinds import EVENTS
+from tidegate.controllers.hands import Hands
+
+log = logging.getLogger(__name__)
+_COMPONENT = "tidegate"
+_WARNINGS = frozenset({OVERDUE, "Expired"})
+
+
+async def tell_loan(loan: NodeLoan, status: Status, hands: Hands) -> None:
+    """Events on the loan, its node and its claim, for each condition that changed."""
+    claim = loan.spec.back.claim if loan.spec.back else None
+    involved: list[Json] = [
+        {"apiVersion": API_VERSION, "kind": "NodeLoan", "name": loan.metadata.name, "uid": loan.metadata.uid},
+        # The kubelet uses the name as UID in its events on nodes, and `kubectl describe node` looks for that.
+        {"apiVersion": "v1", "kind": "Node", "name": loan.spec.node_name, "uid": loan.spec.node_name},
+    ]
+    if claim:
+        involved.append({"apiVersion": API_VERSION, "kind": "CapacityClaim", **claim.to_json()})
+    for condition in _changed(loan.status, status):
+        for target in involved:
+            words = (
+                f"Loan {loan.metadata.name}: {condition.message}" if target["kind"] != "NodeLoan" else condition.message
+            )
+            await post(target, condition, words, hands)
+
+
+async def tell_claim(claim: CapacityClaim, status: Status, hands: Hands) -> None:
+    """Events on the claim and its holder for each condition that changed."""
+    meta, holder = claim.metadata, claim.spec.holder_ref
+    involved: list[Json] = [
+        {
+            "apiVersion": API_VERSION,
+            "kind": "CapacityClaim",
+            "namespace": meta.namespace,
+            "name": meta.name,
+            "uid": meta.uid,
+        }
+    ]
+    if holder:
+        involved.append({**holder.to_json(), "namespace": meta.namespace})
+    for condition in _changed(claim.status, status):
+        for target in involved:
+            words = (
+                condition.message if target["kind"] == "CapacityClaim" else f"Claim {meta.name}: {condition.message}"
+            )
+            await post(target, condition, words, hands)
+
+
+def _changed(old: Status, new: Status) -> list[Condition]:
+    before = {c.type: (c.status, c.reason) for c in old.conditions}
+    return [c for c in new.conditions if before.get(c.type) != (c.status, c.reason)]
+
+
+async def post(target: Json, condition: Condition, message: str, hands: Hands) -> None:
+    """One event. A lost event is logged and does not stop the step that it tells of."""
+    bad = condition.type in _WARNINGS and condition.status == "True"
+    now = hands.clock()
+    namespace = target.get("namespace") or "default"
+    body: Json = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": _name(target["name"], condition, now), "namespace": namespace},
+        "involvedObject": target,
+        "type": "Warning" if bad else "Normal",
+        "reason": condition.type if condition.status == "True" else f"{condition.type}{condition.reason}",
+        "action": condition.reason,
+        "message": message[:1024],
+        "firstTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "lastTimestamp": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "count": 1,
+        "source": {"component": _COMPONENT},
+        "reportingComponent": _COMPONENT,
+    }
+    try:
+        await hands.kube.create(EVENTS, body, namespace)
+    except KubeError as error:
+        log.warning("event %s on %s %s was not recorded: %s", condition.type, target["kind"], target["name"], error)
+
+
+def _name(object_name: str, condition: Condition, now: datetime) -> str:
+    moment = int(now.timestamp() * 1_000_000)
+    return f"{object_name[:200]}.{condition.type.lower()}.{moment:x}"

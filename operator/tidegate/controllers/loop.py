@@ -1,0 +1,88 @@
+"""The one loop that decides: wait until something changed, look, decide, act, and look again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from tidegate.cluster.kinds import NODE_LOANS, SLURM_CLUSTERS
+from tidegate.controllers import metrics
+from tidegate.controllers.appliers import apply_all
+from tidegate.controllers.hands import Hands
+from tidegate.controllers.slurm_watch import SlurmWatch
+from tidegate.controllers.world import World
+from tidegate.sharing.decide import decide
+from tidegate.sharing.idleness import track_idle
+from tidegate.sharing.index import Index
+from tidegate.sharing.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+TICK_SECONDS = 1.0
+"""The longest time between two rounds: deadlines and idle times pass without an event."""
+SETTLE_SECONDS = 0.02
+"""Changes that come together are decided on together."""
+
+
+class Loop:
+    """Rounds of observe, decide, apply. `dirty` asks for a round now."""
+
+    def __init__(self, world: World, slurm: SlurmWatch, hands: Hands, clock: Callable[[], datetime]) -> None:
+        self._world = world
+        self._slurm = slurm
+        self._hands = hands
+        self._clock = clock
+        self._dirty = asyncio.Event()
+        self._idle_since: dict[str, datetime] = {}
+        self.last_round: float | None = None
+        """When the last round ended, by the monotonic clock."""
+
+    def dirty(self) -> None:
+        """Something changed: decide soon."""
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Rounds for ever; cancel it to stop."""
+        while True:
+            try:
+                await asyncio.wait_for(self._dirty.wait(), TICK_SECONDS)
+                await asyncio.sleep(SETTLE_SECONDS)
+            except TimeoutError:
+                log.debug("nothing happened for %s s", TICK_SECONDS)
+            self._dirty.clear()
+            if await self.round():
+                self._dirty.set()
+            self.last_round = time.monotonic()
+            metrics.LAST_ROUND.set(time.time())
+
+    async def round(self) -> int:
+        """One round. How many commands had their effect."""
+        self._slurm.follow(self._world.all(SLURM_CLUSTERS), self._in_transition())
+        if not self._hands.may_act():
+            return 0
+        snapshot = self._observe()
+        with metrics.LOOP_SECONDS.labels("decide").time():
+            now = self._clock()
+            commands = decide(snapshot, now)
+            metrics.observe_world(Index(snapshot, now))
+        with metrics.LOOP_SECONDS.labels("apply").time():
+            return await apply_all(commands, self._hands)
+
+    def _observe(self) -> Snapshot:
+        with metrics.LOOP_SECONDS.labels("observe").time():
+            slurm = self._slurm.states
+            snapshot = self._world.snapshot(slurm, self._idle_since)
+            self._idle_since = track_idle(self._idle_since, snapshot, self._clock())
+            return self._world.snapshot(slurm, self._idle_since)
+
+    def _in_transition(self) -> set[str]:
+        """Slurm clusters that a node is joining or leaving."""
+        pools = {pool.metadata.name: pool.spec.slurm_cluster_name for pool in self._world.snapshot({}, {}).pools}
+        moving = [
+            loan
+            for loan in self._world.all(NODE_LOANS).values()
+            if not loan.is_over and (loan.is_wanted_back or not loan.status.is_true("Lent"))
+        ]
+        return {pools[loan.spec.pool_name] for loan in moving if loan.spec.pool_name in pools}

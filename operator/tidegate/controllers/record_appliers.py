@@ -1,0 +1,152 @@
+"""Effects on Tidegate's own objects: loans, claims, pools, clusters, and the events that tell of them."""
+
+from __future__ import annotations
+
+from tidegate.api import BatchPool, CapacityClaim, NodeLoan, NodeLoanStatus, SlurmCluster, Status
+from tidegate.api.names import API_VERSION, CLAIM_LABEL, POOL_LABEL, RETURN_FINALIZER
+from tidegate.cluster.client import Json
+from tidegate.cluster.errors import AlreadyExists, NotFound
+from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, SLURM_CLUSTERS, Kind
+from tidegate.controllers import metrics
+from tidegate.controllers.events import tell_claim, tell_loan
+from tidegate.controllers.hands import Hands
+from tidegate.sharing.commands import (
+    CreateClaim,
+    CreateLoan,
+    EndLoan,
+    ForgetClaim,
+    ForgetLoan,
+    GuardPool,
+    RecallLoan,
+    ResizeClaim,
+    WriteClaimStatus,
+    WriteClusterStatus,
+    WriteLoanStatus,
+    WritePoolStatus,
+)
+
+
+async def create_loan(command: CreateLoan, hands: Hands) -> None:
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": "NodeLoan",
+        "metadata": {
+            "name": command.name,
+            "labels": {POOL_LABEL: command.spec.pool_name[:63]},
+            "finalizers": [RETURN_FINALIZER],
+        },
+        "spec": command.spec.to_json(),
+    }
+    try:
+        hands.remember(NODE_LOANS, await hands.kube.create(NODE_LOANS, body))
+    except AlreadyExists:
+        hands.remember(NODE_LOANS, await hands.kube.get(NODE_LOANS, command.name))
+
+
+async def recall_loan(command: RecallLoan, hands: Hands) -> None:
+    spec = {"wanted": "Returned", "back": command.back.to_json()}
+    body = {"metadata": _version(command.loan), "spec": spec}
+    hands.remember(NODE_LOANS, await hands.kube.patch(NODE_LOANS, command.loan.metadata.name, body))
+    metrics.RECALLS.labels(command.loan.spec.pool_name, command.back.reason, command.back.recall_class).inc()
+
+
+async def write_loan_status(command: WriteLoanStatus, hands: Hands) -> None:
+    await write_loan(command.loan, command.status, hands)
+
+
+async def write_loan(loan: NodeLoan, status: NodeLoanStatus, hands: Hands) -> None:
+    """Write the status, if the loan is still as it was seen, then the events and metrics of what changed."""
+    await _write_status(NODE_LOANS, loan, status, hands)
+    metrics.observe_loan(loan, status)
+    await tell_loan(loan, status, hands)
+
+
+async def end_loan(command: EndLoan, hands: Hands) -> None:
+    body = {"metadata": {**_version(command.loan), "finalizers": None}}
+    try:
+        hands.remember(NODE_LOANS, await hands.kube.patch(NODE_LOANS, command.loan.metadata.name, body))
+    except NotFound:
+        return
+
+
+async def forget_loan(command: ForgetLoan, hands: Hands) -> None:
+    await _delete(NODE_LOANS, command.loan, hands)
+
+
+async def create_claim(command: CreateClaim, hands: Hands) -> None:
+    owner = command.owner
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": "CapacityClaim",
+        "metadata": {
+            "name": command.name,
+            "namespace": command.namespace,
+            "labels": {CLAIM_LABEL: owner.uid},
+            "ownerReferences": [
+                {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
+            ],
+        },
+        "spec": command.spec.to_json(),
+    }
+    try:
+        hands.remember(CAPACITY_CLAIMS, await hands.kube.create(CAPACITY_CLAIMS, body, command.namespace))
+    except AlreadyExists:
+        hands.remember(CAPACITY_CLAIMS, await hands.kube.get(CAPACITY_CLAIMS, command.name, command.namespace))
+
+
+async def resize_claim(command: ResizeClaim, hands: Hands) -> None:
+    meta = command.claim.metadata
+    body = {"metadata": _version(command.claim), "spec": {"nodes": command.nodes}}
+    hands.remember(CAPACITY_CLAIMS, await hands.kube.patch(CAPACITY_CLAIMS, meta.name, body, meta.namespace or ""))
+
+
+async def write_claim_status(command: WriteClaimStatus, hands: Hands) -> None:
+    await _write_status(CAPACITY_CLAIMS, command.claim, command.status, hands)
+    metrics.observe_claim(command.claim, command.status)
+    await tell_claim(command.claim, command.status, hands)
+
+
+async def forget_claim(command: ForgetClaim, hands: Hands) -> None:
+    await _delete(CAPACITY_CLAIMS, command.claim, hands)
+
+
+async def write_pool_status(command: WritePoolStatus, hands: Hands) -> None:
+    await _write_status(BATCH_POOLS, command.pool, command.status, hands)
+
+
+async def guard_pool(command: GuardPool, hands: Hands) -> None:
+    others = [name for name in command.pool.metadata.finalizers if name != RETURN_FINALIZER]
+    finalizers = [*others, RETURN_FINALIZER] if command.guarded else others
+    body = {"metadata": {**_version(command.pool), "finalizers": finalizers}}
+    hands.remember(BATCH_POOLS, await hands.kube.patch(BATCH_POOLS, command.pool.metadata.name, body))
+
+
+async def write_cluster_status(command: WriteClusterStatus, hands: Hands) -> None:
+    await _write_status(SLURM_CLUSTERS, command.cluster, command.status, hands)
+
+
+async def _write_status(kind: Kind, thing: _Thing, status: Status, hands: Hands) -> None:
+    # A merge patch deletes a field only by an explicit null.
+    cleared: Json = {
+        (field.alias or name): None
+        for name, field in type(status).model_fields.items()
+        if getattr(status, name) is None
+    }
+    body = {"metadata": _version(thing), "status": {**cleared, **status.to_json()}}
+    meta = thing.metadata
+    hands.remember(kind, await hands.kube.patch(kind, meta.name, body, meta.namespace or "", subresource="status"))
+
+
+async def _delete(kind: Kind, thing: _Thing, hands: Hands) -> None:
+    meta = thing.metadata
+    try:
+        await hands.kube.delete(kind, meta.name, meta.namespace or "", uid=meta.uid)
+    except NotFound:
+        return
+
+
+def _version(thing: _Thing) -> Json:
+    return {"resourceVersion": thing.metadata.resource_version}
+
+
+_Thing = NodeLoan | CapacityClaim | BatchPool | SlurmCluster

@@ -1,0 +1,58 @@
+"""Effects on Slurm. Each concerns a node or job that a loan names, and checks that the node is still that loan's."""
+
+from __future__ import annotations
+
+from tidegate.api import NodeLoan
+from tidegate.api.names import DRAIN_REASON_PREFIX
+from tidegate.controllers.hands import Hands, NotYet
+from tidegate.sharing.commands import (
+    CancelJob,
+    DeleteSlurmNode,
+    DownSlurmNode,
+    DrainSlurmNode,
+    RequeueJob,
+    SignalJob,
+)
+from tidegate.sharing.index import extra_of, is_drained_by_others
+from tidegate.sharing.snapshot import SlurmNode
+
+
+async def drain_slurm_node(command: DrainSlurmNode, hands: Hands) -> None:
+    record = await _record(command.cluster_name, command.loan, hands)
+    if record and not is_drained_by_others(record, DRAIN_REASON_PREFIX):
+        await hands.slurm(command.cluster_name).drain(record.name, command.reason)
+
+
+async def signal_job(command: SignalJob, hands: Hands) -> None:
+    await hands.slurm(command.cluster_name).signal_job(command.job_id, command.signal)
+
+
+async def requeue_job(command: RequeueJob, hands: Hands) -> None:
+    await hands.slurm(command.cluster_name).requeue_job(command.job_id)
+
+
+async def cancel_job(command: CancelJob, hands: Hands) -> None:
+    await hands.slurm(command.cluster_name).cancel_job(command.job_id)
+
+
+async def down_slurm_node(command: DownSlurmNode, hands: Hands) -> None:
+    record = await _record(command.cluster_name, command.loan, hands)
+    if record:
+        await hands.slurm(command.cluster_name).down(record.name, command.reason)
+
+
+async def delete_slurm_node(command: DeleteSlurmNode, hands: Hands) -> None:
+    """Delete the record of this loan, or one that an earlier loan of the node left behind; never somebody else's."""
+    slurm = hands.slurm(command.cluster_name)
+    record = await slurm.node(command.loan.spec.slurm_node_name)
+    if record is None:
+        return
+    ours = record.extra.startswith(extra_of(""))
+    if not ours or is_drained_by_others(record, DRAIN_REASON_PREFIX):
+        raise NotYet(f"Slurm node {record.name} is not ours to delete")
+    await slurm.delete_node(record.name)
+
+
+async def _record(cluster_name: str, loan: NodeLoan, hands: Hands) -> SlurmNode | None:
+    record = await hands.slurm(cluster_name).node(loan.spec.slurm_node_name)
+    return record if record and record.extra == extra_of(loan.metadata.name) else None

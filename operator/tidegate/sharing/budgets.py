@@ -1,0 +1,17 @@
+"""How often a node may change hands."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tidegate.api import BatchPool
+from tidegate.sharing.index import Index, created
+
+
+def loans_in_window(node_name: str, pool: BatchPool, index: Index) -> int:
+    """Loans of the node that started within the pool's flap window; loans that never got the fence do not count."""
+    start = index.now - timedelta(seconds=pool.spec.lending.flap_budget.window_seconds)
+    return sum(
+        loan.spec.node_name == node_name and created(loan) > start and loan.status.is_true("Fenced")
+        for loan in index.snapshot.loans
+    )

@@ -1,0 +1,384 @@
+"""What a decision may ask for: one small value for each effect on the world. Each is safe to repeat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidegate.api import (
+    BatchPool,
+    BatchPoolStatus,
+    CapacityClaim,
+    CapacityClaimSpec,
+    CapacityClaimStatus,
+    LoanReturn,
+    NodeLoan,
+    NodeLoanSpec,
+    NodeLoanStatus,
+    SlurmCluster,
+    SlurmClusterStatus,
+)
+from tidegate.sharing.snapshot import Node, Owner, Pod
+
+
+@dataclass(frozen=True, slots=True)
+class CreateLoan:
+    """Record a new loan. Its name holds a number, so that two operators cannot record the same trip twice."""
+
+    name: str
+    spec: NodeLoanSpec
+
+    @property
+    def key(self) -> str:
+        """Commands with one key are applied one after the other."""
+        return f"node/{self.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class FenceNode:
+    """Put the loan's taint and label on the node in one patch, if the node is still as it was seen."""
+
+    loan: NodeLoan
+    node: Node
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.node.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmVacated:
+    """Ask the API server itself, after the fence, whether a GPU pod of others is on the node; say `Vacated` if not."""
+
+    loan: NodeLoan
+    pool: BatchPool
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSlurmdPod:
+    """Run slurmd on the fenced node. It asks for what it offers to Slurm."""
+
+    loan: NodeLoan
+    pool: BatchPool
+    cluster: SlurmCluster
+    cpus: int
+    memory_mib: int
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnlabelNode:
+    """Take the loan's label off the node, so that no slurmd pod of the loan can be bound any more."""
+
+    loan: NodeLoan
+    node: Node
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.node.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSlurmdPod:
+    """Delete this very slurmd pod (by UID)."""
+
+    pod: Pod
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.pod.node}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseNode:
+    """Check at the sources that nothing of the loan is left, then swap its fence for the claim's, or take it off."""
+
+    loan: NodeLoan
+    cluster_name: str
+    claim_uid: str | None
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class HoldNode:
+    """Fence a free node for a claim, if the node is still as it was seen."""
+
+    node: Node
+    claim_uid: str
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.node.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class FreeNode:
+    """Take a claim's fence off a node, if the node is still as it was seen."""
+
+    node: Node
+    claim_uid: str
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.node.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSlurmNode:
+    """Let Slurm start nothing new on the node."""
+
+    cluster_name: str
+    loan: NodeLoan
+    reason: str
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class SignalJob:
+    """Send a job the signal that it declared, so that it can save its work."""
+
+    cluster_name: str
+    loan: NodeLoan
+    job_id: int
+    signal: str
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequeueJob:
+    """Put a job back into the queue."""
+
+    cluster_name: str
+    loan: NodeLoan
+    job_id: int
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class CancelJob:
+    """Cancel a job that may not be requeued."""
+
+    cluster_name: str
+    loan: NodeLoan
+    job_id: int
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class DownSlurmNode:
+    """The last rung: Slurm ends or requeues whatever is still on the node."""
+
+    cluster_name: str
+    loan: NodeLoan
+    reason: str
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSlurmNode:
+    """Delete the dynamic node record of the loan."""
+
+    cluster_name: str
+    loan: NodeLoan
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class RecallLoan:
+    """Turn a loan around, or name the claim that a returning node goes to."""
+
+    loan: NodeLoan
+    back: LoanReturn
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLoanStatus:
+    """Write the status of a loan and the events that tell of what changed in it."""
+
+    loan: NodeLoan
+    status: NodeLoanStatus
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class EndLoan:
+    """Drop the finalizer of a loan that is over, so that it can be deleted."""
+
+    loan: NodeLoan
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetLoan:
+    """Delete an ended loan that is beyond the history limit."""
+
+    loan: NodeLoan
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateClaim:
+    """Make the automatic claim of a controller with pending GPU pods."""
+
+    namespace: str
+    name: str
+    owner: Owner
+    spec: CapacityClaimSpec
+
+    @property
+    def key(self) -> str:
+        return f"claim/{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeClaim:
+    """Say how many nodes an automatic claim is for, now that more of its controller's pods are pending."""
+
+    claim: CapacityClaim
+    nodes: int
+
+    @property
+    def key(self) -> str:
+        return f"claim/{self.claim.metadata.namespace}/{self.claim.metadata.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class TolerateFence:
+    """Let a pending pod of the claim onto the nodes that are held for it."""
+
+    pod: Pod
+    claim_uid: str
+
+    @property
+    def key(self) -> str:
+        return f"pod/{self.pod.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteClaimStatus:
+    """Write the status of a claim and the events that tell of what changed in it."""
+
+    claim: CapacityClaim
+    status: CapacityClaimStatus
+
+    @property
+    def key(self) -> str:
+        return f"claim/{self.claim.metadata.namespace}/{self.claim.metadata.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetClaim:
+    """Delete an automatic claim that has been over for a while."""
+
+    claim: CapacityClaim
+
+    @property
+    def key(self) -> str:
+        return f"claim/{self.claim.metadata.namespace}/{self.claim.metadata.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class WritePoolStatus:
+    """Write the status of a pool."""
+
+    pool: BatchPool
+    status: BatchPoolStatus
+
+    @property
+    def key(self) -> str:
+        return f"pool/{self.pool.metadata.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class GuardPool:
+    """Put the finalizer on a pool before its first loan, or drop it once a deleted pool has none left."""
+
+    pool: BatchPool
+    guarded: bool
+
+    @property
+    def key(self) -> str:
+        return f"pool/{self.pool.metadata.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteClusterStatus:
+    """Write the status of a Slurm cluster."""
+
+    cluster: SlurmCluster
+    status: SlurmClusterStatus
+
+    @property
+    def key(self) -> str:
+        return f"cluster/{self.cluster.metadata.name}"
+
+
+Command = (
+    CreateLoan
+    | FenceNode
+    | ConfirmVacated
+    | CreateSlurmdPod
+    | UnlabelNode
+    | DeleteSlurmdPod
+    | ReleaseNode
+    | HoldNode
+    | FreeNode
+    | DrainSlurmNode
+    | SignalJob
+    | RequeueJob
+    | CancelJob
+    | DownSlurmNode
+    | DeleteSlurmNode
+    | RecallLoan
+    | WriteLoanStatus
+    | EndLoan
+    | ForgetLoan
+    | CreateClaim
+    | ResizeClaim
+    | TolerateFence
+    | WriteClaimStatus
+    | ForgetClaim
+    | WritePoolStatus
+    | GuardPool
+    | WriteClusterStatus
+)

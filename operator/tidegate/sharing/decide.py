@@ -1,0 +1,77 @@
+"""The one decision: from what was seen to what shall be done."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tidegate.api import BatchPool
+from tidegate.api.names import RETURN_FINALIZER
+from tidegate.sharing.claims import in_order, let_go, make_automatic, tend, write_status
+from tidegate.sharing.commands import Command, ForgetLoan, GuardPool, HoldNode
+from tidegate.sharing.index import Index, created
+from tidegate.sharing.lending import lend
+from tidegate.sharing.loans import advance, finish
+from tidegate.sharing.recalls import recall_by_terms, recall_for_claims
+from tidegate.sharing.snapshot import Snapshot
+from tidegate.sharing.standing import write_cluster_status, write_pool_status
+
+
+def decide(snapshot: Snapshot, now: datetime) -> list[Command]:
+    """Everything that should be done now, in an order that may be cut off anywhere.
+
+    Claims come before lending (reserve first), and a loan that is turned around here moves on only in the next
+    decision, after the API server has recorded it.
+    """
+    index = Index(snapshot, now)
+    commands: list[Command] = []
+    for cluster in snapshot.clusters.values():
+        commands += write_cluster_status(cluster, index)
+    commands += make_automatic(index)
+    for claim in in_order(index):
+        commands += tend(claim, index)
+    recalls, recallable = recall_for_claims(index)
+    commands += recalls
+    for claim in snapshot.claims:
+        if not claim.is_over:
+            commands += write_status(claim, recallable.get(claim.metadata.uid, 0), index)
+    commands += let_go(index)
+    turned = {command.key for command in recalls}
+    held = frozenset(command.node.name for command in commands if isinstance(command, HoldNode))
+    for pool in index.pools.values():
+        more = [c for c in recall_by_terms(pool, index) if c.key not in turned]
+        turned |= {command.key for command in more}
+        commands += more
+        commands += _lend_guarded(pool, index, held)
+        commands += write_pool_status(pool, index)
+    for loan in snapshot.loans:
+        if loan.is_over:
+            commands += finish(loan, index)
+        elif f"node/{loan.spec.node_name}" not in turned:
+            commands += advance(loan, index)
+    return commands + _forget(index)
+
+
+def _lend_guarded(pool: BatchPool, index: Index, held: frozenset[str]) -> list[Command]:
+    """New loans only of a pool that has the finalizer, so that it cannot vanish while nodes are out."""
+    guarded = RETURN_FINALIZER in pool.metadata.finalizers
+    if pool.metadata.deletion_timestamp is not None:
+        out = any(loan.spec.pool_name == pool.metadata.name and not loan.is_over for loan in index.snapshot.loans)
+        return [GuardPool(pool, False)] if guarded and not out else []
+    return lend(pool, index, held) if guarded else [GuardPool(pool, True)]
+
+
+def _forget(index: Index) -> list[Command]:
+    """Ended loans beyond the pool's history limit; each node keeps its newest, which holds its number."""
+    newest: dict[str, str] = {}
+    commands: list[Command] = []
+    kept: dict[str, int] = {}
+    ended = [loan for loan in index.snapshot.loans if loan.is_over]
+    for loan in sorted(ended, key=lambda one: (created(one), one.metadata.name), reverse=True):
+        pool = index.pools.get(loan.spec.pool_name)
+        kept[loan.spec.pool_name] = kept.get(loan.spec.pool_name, 0) + 1
+        first_of_node = newest.setdefault(loan.spec.node_name, loan.metadata.name) == loan.metadata.name
+        node_exists = loan.spec.node_name in index.snapshot.nodes
+        beyond = pool is None or kept[loan.spec.pool_name] > pool.spec.history_limit
+        if beyond and not (first_of_node and node_exists) and loan.metadata.deletion_timestamp is None:
+            commands.append(ForgetLoan(loan))
+    return commands

@@ -1,0 +1,163 @@
+"""A Snapshot, looked up from every side: which pods are on a node, which pool a node is of, which loan it has."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from tidegate.api import BatchPool, CapacityClaim, NodeLoan
+from tidegate.sharing.snapshot import Node, Pod, SlurmNode, SlurmState, Snapshot
+
+STALE_SECONDS = 20
+"""An observation of Slurm older than this (plus the poll period) proves nothing any more."""
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def created(thing: BatchPool | NodeLoan | CapacityClaim) -> datetime:
+    """When the object was created; the beginning of time for one that has not been written yet."""
+    return thing.metadata.creation_timestamp or _EPOCH
+
+
+def extra_of(loan_name: str) -> str:
+    """What slurmd registers as the node's `extra`, so that a record can be told from somebody else's."""
+    return f"tidegate={loan_name}"
+
+
+@dataclass(frozen=True)
+class Index:
+    """One Snapshot and the moment of the decision, with the look-ups that decisions share."""
+
+    snapshot: Snapshot
+    now: datetime
+
+    @cached_property
+    def pods_by_node(self) -> dict[str, list[Pod]]:
+        found: dict[str, list[Pod]] = defaultdict(list)
+        for pod in self.snapshot.pods:
+            if pod.node:
+                found[pod.node].append(pod)
+        return found
+
+    @cached_property
+    def slurmd_pods(self) -> dict[str, list[Pod]]:
+        """By loan."""
+        found: dict[str, list[Pod]] = defaultdict(list)
+        for pod in self.snapshot.pods:
+            if pod.loan:
+                found[pod.loan].append(pod)
+        return found
+
+    @cached_property
+    def pools(self) -> dict[str, BatchPool]:
+        """By name, the oldest first."""
+        ordered = sorted(self.snapshot.pools, key=lambda p: (created(p), p.metadata.name))
+        return {p.metadata.name: p for p in ordered}
+
+    @cached_property
+    def pool_of_node(self) -> dict[str, str]:
+        """Node name to pool name; of two pools that select a node the older has it."""
+        owner: dict[str, str] = {}
+        for name, pool in self.pools.items():
+            for node in self.snapshot.nodes.values():
+                if _selects(pool, node):
+                    owner.setdefault(node.name, name)
+        return owner
+
+    @cached_property
+    def nodes_of_pool(self) -> dict[str, list[Node]]:
+        """Nodes with GPUs by pool name."""
+        found: dict[str, list[Node]] = {name: [] for name in self.pools}
+        for node_name, pool_name in sorted(self.pool_of_node.items()):
+            node = self.snapshot.nodes[node_name]
+            if gpus_of(node, self.pools[pool_name]):
+                found[pool_name].append(node)
+        return found
+
+    def overlap(self, pool: BatchPool) -> dict[str, str]:
+        """Nodes that the pool selects but an older pool has, with that pool's name."""
+        return {
+            node.name: self.pool_of_node[node.name]
+            for node in self.snapshot.nodes.values()
+            if _selects(pool, node) and self.pool_of_node[node.name] != pool.metadata.name
+        }
+
+    @cached_property
+    def active_loans(self) -> dict[str, NodeLoan]:
+        """Loans that are not over, by node; of two for one node the one that holds it (or the older) counts."""
+        found: dict[str, NodeLoan] = {}
+        for loan in sorted(self.snapshot.loans, key=lambda one: (created(one), one.metadata.name)):
+            if loan.is_over:
+                continue
+            node = self.snapshot.nodes.get(loan.spec.node_name)
+            holds = node is not None and node.fence == loan.metadata.name
+            if holds or loan.spec.node_name not in found:
+                found[loan.spec.node_name] = loan
+        return found
+
+    def loans_of(self, pool_name: str) -> list[NodeLoan]:
+        """Active loans of the pool, by node name."""
+        return [loan for _, loan in sorted(self.active_loans.items()) if loan.spec.pool_name == pool_name]
+
+    @cached_property
+    def live_claims(self) -> dict[str, CapacityClaim]:
+        """Claims that are not over, by UID."""
+        return {c.metadata.uid: c for c in self.snapshot.claims if not c.is_over and not self.is_expired(c)}
+
+    def is_expired(self, claim: CapacityClaim) -> bool:
+        """Whether the claim's time to live is over."""
+        ttl = claim.spec.ttl_seconds
+        return ttl is not None and self.now >= created(claim) + timedelta(seconds=ttl)
+
+    def priority_of(self, claim: CapacityClaim) -> int | None:
+        """What the claim's PriorityClass stands for; None when there is no such class."""
+        name = claim.spec.priority_class_name or self.snapshot.default_priority_class
+        return self.snapshot.priority_classes.get(name) if name else 0
+
+    def slurm_of(self, pool_name: str) -> SlurmState | None:
+        """The Slurm that the pool lends to, only if what was seen of it is complete and fresh."""
+        pool = self.pools.get(pool_name)
+        if pool is None:
+            return None
+        cluster = self.snapshot.clusters.get(pool.spec.slurm_cluster_name)
+        state = self.snapshot.slurm.get(pool.spec.slurm_cluster_name)
+        if cluster is None or state is None or state.observed is None or state.error:
+            return None
+        limit = timedelta(seconds=STALE_SECONDS + cluster.spec.poll_seconds)
+        return state if self.now - state.observed <= limit else None
+
+    def record_of(self, loan: NodeLoan, slurm: SlurmState) -> SlurmNode | None:
+        """The Slurm record that this very loan registered."""
+        record = slurm.nodes.get(loan.spec.slurm_node_name)
+        return record if record and record.extra == extra_of(loan.metadata.name) else None
+
+    def foreign_gpu_pods(self, node: str, pool: BatchPool) -> list[Pod]:
+        """Pods of others on the node that hold GPUs of it."""
+        return [p for p in self.pods_by_node.get(node, ()) if p.loan is None and wants_gpu(p, pool)]
+
+
+def _selects(pool: BatchPool, node: Node) -> bool:
+    return all(node.labels.get(key) == value for key, value in pool.spec.node_selector.items())
+
+
+def gpu_resource(node: Node, pool: BatchPool) -> str | None:
+    """The first GPU resource of the pool that the node has."""
+    return next((name for name in pool.spec.gpu_resource_names if node.gpus.get(name, 0) > 0), None)
+
+
+def gpus_of(node: Node, pool: BatchPool) -> int:
+    """How many GPUs the node has."""
+    name = gpu_resource(node, pool)
+    return node.gpus[name] if name else 0
+
+
+def wants_gpu(pod: Pod, pool: BatchPool) -> bool:
+    """Whether the pod asks for a GPU resource of the pool."""
+    return any(pod.gpus.get(name, 0) > 0 for name in pool.spec.gpu_resource_names)
+
+
+def is_drained_by_others(record: SlurmNode, prefix: str) -> bool:
+    """Whether somebody else than us (an admin, a health check) took the node out of service in Slurm."""
+    return "DRAIN" in record.states and not record.reason.startswith(prefix)

@@ -1,0 +1,155 @@
+"""How jobs leave a recalled node: wait, signal, requeue or cancel, and DOWN last. Each rung has a deadline."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tidegate.api import Ladder, TouchedJob
+from tidegate.api.batch_pool import Recall
+from tidegate.sharing.snapshot import SlurmJob
+
+_DECLARED = re.compile(r"\btidegate:signal=(?:SIG)?([A-Z][A-Z0-9+-]{1,15})\b")
+
+
+def declared_signal(job: SlurmJob) -> str | None:
+    """The signal on which the job saves its work, from the word `tidegate:signal=USR1` in its comment.
+
+    Only such jobs are signalled: any other job would be ended by the signal, and be lost instead of requeued.
+    """
+    found = _DECLARED.search(job.comment)
+    return found.group(1) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Rungs:
+    """What to do with the jobs of one node now."""
+
+    touched: tuple[TouchedJob, ...]
+    """All jobs that the recall touched so far, including what is about to be done."""
+    signal: tuple[tuple[int, str], ...] = ()
+    requeue: tuple[int, ...] = ()
+    cancel: tuple[int, ...] = ()
+    down: bool = False
+    deadline: datetime | None = None
+    """When the next rung is taken."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    action: str
+    until: datetime
+    """The job is left alone with this action until then."""
+
+
+def climb(
+    jobs: tuple[SlurmJob, ...],
+    touched: tuple[TouchedJob, ...],
+    start: datetime,
+    now: datetime,
+    ladder: Ladder,
+    terms: Recall,
+    can_requeue: bool,
+) -> Rungs:
+    """The next rung for each job that is still on the node, `start` being the moment of the recall.
+
+    Slurm without a requeue call (`can_requeue` False) requeues by DOWN, which hits every job of the node, so it waits
+    until no job is within a time it was promised. An empty `jobs` means that Slurm is still cleaning up.
+    """
+    known = {t.job_id: t for t in touched}
+    end_of_ladder = start + timedelta(seconds=ladder.drain_seconds + ladder.checkpoint_seconds + ladder.requeue_seconds)
+    if not jobs:
+        return Rungs(touched, down=now >= end_of_ladder, deadline=end_of_ladder, message="Slurm is still cleaning up")
+    signal: list[tuple[int, str]] = []
+    requeue: list[int] = []
+    cancel: list[int] = []
+    waits: list[datetime] = []
+    for job in jobs:
+        step = _step(job, known.get(job.job_id), start, now, ladder, terms, can_requeue)
+        if step.action == "Signalled" and not _did(known, job, "Signalled"):
+            signal.append((job.job_id, declared_signal(job) or ""))
+        if step.action == "Requeued" and "COMPLETING" not in job.states:
+            requeue.append(job.job_id)
+        if step.action == "Cancelled" and "COMPLETING" not in job.states:
+            cancel.append(job.job_id)
+        if step.until > now:
+            waits.append(step.until)
+        if not _did(known, job, step.action):
+            known[job.job_id] = _record(job, step.action, now)
+    down = not waits
+    if down:
+        for job in jobs:
+            if not _did(known, job, "EndedByDown"):
+                known[job.job_id] = _record(job, "EndedByDown", now)
+    return Rungs(
+        touched=tuple(known.values())[:256],
+        signal=tuple(signal),
+        requeue=() if down else tuple(requeue),
+        cancel=() if down else tuple(cancel),
+        down=down,
+        deadline=max(waits) if waits else end_of_ladder,
+        message=_message(jobs, known),
+    )
+
+
+def _step(
+    job: SlurmJob,
+    before: TouchedJob | None,
+    start: datetime,
+    now: datetime,
+    ladder: Ladder,
+    terms: Recall,
+    can_requeue: bool,
+) -> _Step:
+    waits_until = start + timedelta(seconds=ladder.drain_seconds)
+    if now < waits_until:
+        return _Step("Waited", waits_until)
+    saves_until = waits_until + timedelta(seconds=ladder.checkpoint_seconds)
+    if declared_signal(job) and now < saves_until:
+        return _Step("Signalled", saves_until)
+    patience = timedelta(seconds=ladder.requeue_seconds)
+    if job.requeueable:
+        if not can_requeue:
+            return _Step("EndedByDown", now)
+        return _Step("Requeued", _acted(before, "Requeued", now) + patience)
+    spared_until = start + timedelta(seconds=terms.non_requeueable_seconds)
+    if terms.non_requeueable_jobs == "Wait" and now < spared_until:
+        return _Step("Waited", spared_until)
+    return _Step("Cancelled", _acted(before, "Cancelled", now) + patience)
+
+
+def _acted(before: TouchedJob | None, action: str, now: datetime) -> datetime:
+    return before.time if before and before.action == action else now
+
+
+def _did(known: dict[int, TouchedJob], job: SlurmJob, action: str) -> bool:
+    before = known.get(job.job_id)
+    return before is not None and (before.action == action or before.action == "EndedByDown")
+
+
+def _record(job: SlurmJob, action: str, now: datetime) -> TouchedJob:
+    return TouchedJob.model_validate(
+        {
+            "job_id": job.job_id,
+            "action": action,
+            "time": now,
+            "requeueable": job.requeueable,
+            "gpus": job.gpus,
+            "start_time": job.start_time,
+        }
+    )
+
+
+_WORDS = {
+    "Waited": "may end by itself",
+    "Signalled": "was signalled and saves its work",
+    "Requeued": "is being requeued",
+    "Cancelled": "is being cancelled",
+    "EndedByDown": "is being ended by DOWN",
+}
+
+
+def _message(jobs: tuple[SlurmJob, ...], known: dict[int, TouchedJob]) -> str:
+    return "; ".join(f"job {job.job_id} {_WORDS[known[job.job_id].action]}" for job in jobs[:8])

@@ -1,0 +1,86 @@
+"""How many nodes of a pool go to Slurm now, and which."""
+
+from __future__ import annotations
+
+from tidegate.api import BatchPool, NodeLoanSpec
+from tidegate.api.names import loan_name, slurm_node_name
+from tidegate.sharing.commands import Command, CreateLoan
+from tidegate.sharing.demand import Room, nodes_wanted
+from tidegate.sharing.idleness import held_by, lend_blocker, set_aside
+from tidegate.sharing.index import Index, gpu_resource, gpus_of
+from tidegate.sharing.snapshot import Node, SlurmState
+
+
+def free_nodes(pool: BatchPool, index: Index) -> list[Node]:
+    """Nodes of the pool that Kubernetes could use at once: healthy, open, without a GPU pod."""
+    nodes = index.nodes_of_pool[pool.metadata.name]
+    return [n for n in nodes if set_aside(n, pool) is None and held_by(n, pool, index) is None]
+
+
+def sample_room(pool: BatchPool, index: Index) -> Room | None:
+    """What the pool's smallest node offers to Slurm, so that only jobs that fit are counted; None without nodes."""
+    nodes = index.nodes_of_pool[pool.metadata.name]
+    if not nodes:
+        return None
+    return Room(
+        gpus=min(gpus_of(n, pool) for n in nodes),
+        cpus=min(_stays(n, index)[0] for n in nodes),
+        memory_mib=min(_stays(n, index)[1] for n in nodes),
+    )
+
+
+def _stays(node: Node, index: Index) -> tuple[int, int]:
+    there = [p for p in index.pods_by_node.get(node.name, ()) if p.loan is None and not p.gpus]
+    cpu_millis = node.cpu_millis - sum(p.cpu_millis for p in there)
+    return cpu_millis // 1000, node.memory_mib - sum(p.memory_mib for p in there)
+
+
+def demand(pool: BatchPool, slurm: SlurmState, index: Index) -> int:
+    """How many nodes beyond those lent and joining the pool's pending jobs could use."""
+    sample = sample_room(pool, index)
+    if sample is None:
+        return 0
+    joining = sum(
+        not loan.is_wanted_back and not loan.status.is_true("Lent") for loan in index.loans_of(pool.metadata.name)
+    )
+    return nodes_wanted(pool, slurm, joining, sample, len(index.nodes_of_pool[pool.metadata.name]))
+
+
+def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
+    """New loans for the pool; `taken` nodes were given to claims in the same decision.
+
+    Nothing is lent while Slurm cannot be seen, while the pool is stopped or going away, or while nodes that are wanted
+    back are few: what is freed for a claim is fenced for it anyway.
+    """
+    slurm = index.slurm_of(pool.metadata.name)
+    stopped = pool.spec.stop_policy != "None" or pool.metadata.deletion_timestamp is not None
+    if slurm is None or stopped or pool.spec.partition not in slurm.partitions:
+        return []
+    terms = pool.spec.lending
+    loans = [loan for loan in index.loans_of(pool.metadata.name) if not loan.is_wanted_back]
+    free = [n for n in free_nodes(pool, index) if n.name not in taken]
+    lendable = [n for n in free if lend_blocker(n, pool, index, slurm) is None]
+    wanted = len(lendable) if terms.policy == "Eager" else max(demand(pool, slurm, index), terms.floor - len(loans))
+    room_under_cap = terms.cap - len(loans) if terms.cap is not None else len(lendable)
+    joining = sum(not loan.status.is_true("Lent") for loan in loans)
+    count = min(wanted, room_under_cap, len(free) - terms.headroom.high, terms.max_joining - joining, len(lendable))
+    longest_idle = sorted(lendable, key=lambda n: (index.snapshot.idle_since.get(n.name, index.now), n.name))
+    return [_new_loan(node, pool, index) for node in longest_idle[: max(count, 0)]]
+
+
+def _new_loan(node: Node, pool: BatchPool, index: Index) -> CreateLoan:
+    numbers = [_number(loan.metadata.name) for loan in index.snapshot.loans if loan.spec.node_name == node.name]
+    spec = NodeLoanSpec(
+        pool_name=pool.metadata.name,
+        node_name=node.name,
+        slurm_node_name=slurm_node_name(node.name),
+        gpu_resource_name=gpu_resource(node, pool) or "",
+        gpus=gpus_of(node, pool),
+        priority=pool.spec.priority,
+    )
+    return CreateLoan(loan_name(node.name, 1 + max(numbers, default=0)), spec)
+
+
+def _number(name: str) -> int:
+    tail = name.rpartition("-")[2]
+    return int(tail) if tail.isdigit() else 0

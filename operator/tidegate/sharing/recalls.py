@@ -1,0 +1,113 @@
+"""Which loans turn around now: for claims in their order, and for the pool's own terms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from tidegate.api import BatchPool, CapacityClaim, ClaimReference, LoanReturn, NodeLoan
+from tidegate.sharing.claims import in_order, nodes_lacking
+from tidegate.sharing.commands import Command, RecallLoan
+from tidegate.sharing.demand import nodes_wanted
+from tidegate.sharing.index import Index
+from tidegate.sharing.lending import free_nodes, sample_room
+from tidegate.sharing.victims import cheapest
+
+
+def recall_for_claims(index: Index) -> tuple[list[Command], dict[str, int]]:
+    """Recalls for what claims lack, and by claim UID how many loans could be recalled for it.
+
+    Reserve first: a loan that is on its way back already, for nobody or for a claim that is over, is given to the claim
+    before another one is recalled.
+    """
+    commands: list[Command] = []
+    recallable: dict[str, int] = {}
+    taken: set[str] = set()
+    for claim in in_order(index):
+        pool = index.pools.get(claim.spec.pool_name)
+        priority = index.priority_of(claim)
+        if pool is None or priority is None:
+            continue
+        loans = [loan for loan in index.loans_of(pool.metadata.name) if loan.metadata.name not in taken]
+        returning = [loan for loan in loans if loan.is_wanted_back and not _promised(loan, index)]
+        lent = [loan for loan in loans if not loan.is_wanted_back and loan.spec.priority < priority]
+        recallable[claim.metadata.uid] = len(returning) + len(lent)
+        lacking = nodes_lacking(claim, pool, index)
+        chosen = returning[:lacking]
+        chosen += cheapest(lent, lacking - len(chosen), claim.spec.recall_class, index)
+        for loan in chosen:
+            taken.add(loan.metadata.name)
+            commands.append(RecallLoan(loan, _back_for(claim, loan)))
+    return commands, recallable
+
+
+def _promised(loan: NodeLoan, index: Index) -> bool:
+    return bool(loan.spec.back and loan.spec.back.claim and loan.spec.back.claim.uid in index.live_claims)
+
+
+def _back_for(claim: CapacityClaim, loan: NodeLoan) -> LoanReturn:
+    meta = claim.metadata
+    reference = ClaimReference(namespace=meta.namespace or "", name=meta.name, uid=meta.uid)
+    if loan.spec.back:
+        return loan.spec.back.model_copy(update={"claim": reference})
+    words = f"claim {meta.namespace}/{meta.name} needs the node"
+    return LoanReturn(reason="Claimed", message=words, recall_class=claim.spec.recall_class, claim=reference)
+
+
+def recall_by_terms(pool: BatchPool, index: Index) -> list[Command]:
+    """Recalls because the cap was lowered, Kubernetes has too few free nodes, or Slurm has no use for a node."""
+    lent = [loan for loan in index.loans_of(pool.metadata.name) if not loan.is_wanted_back]
+    terms = pool.spec.lending
+    over_cap = max(len(lent) - terms.cap, 0) if terms.cap is not None else 0
+    coming_back = len(index.loans_of(pool.metadata.name)) - len(lent)
+    short = max(terms.headroom.low - len(free_nodes(pool, index)) - coming_back, 0)
+    must = max(over_cap, short)
+    if must:
+        word = ("CapLowered", f"the cap is {terms.cap}") if over_cap >= short else _headroom_words(pool)
+        return [_turn(loan, *word, pool) for loan in cheapest(lent, must, pool.spec.recall.automatic_class, index)]
+    return [
+        _turn(loan, "IdleInSlurm", f"Slurm had no use for it for {terms.idle_return_seconds} s", pool)
+        for loan in _useless(pool, lent, index)
+    ]
+
+
+def _headroom_words(pool: BatchPool) -> tuple[str, str]:
+    return "HeadroomLow", f"fewer than {pool.spec.lending.headroom.low} free nodes are left for Kubernetes"
+
+
+def _turn(loan: NodeLoan, reason: str, message: str, pool: BatchPool) -> RecallLoan:
+    return RecallLoan(loan, LoanReturn(reason=reason, message=message, recall_class=pool.spec.recall.automatic_class))
+
+
+def _useless(pool: BatchPool, lent: list[NodeLoan], index: Index) -> list[NodeLoan]:
+    terms = pool.spec.lending
+    slurm = index.slurm_of(pool.metadata.name)
+    sample = sample_room(pool, index)
+    if terms.policy == "Eager" or slurm is None or sample is None:
+        return []
+    idle = [
+        loan
+        for loan in lent
+        if (since := _idle_since(loan, index)) and index.now - since >= timedelta(seconds=terms.idle_return_seconds)
+    ]
+    without = {
+        name: node for name, node in slurm.nodes.items() if name not in {loan.spec.slurm_node_name for loan in idle}
+    }
+    if not idle:
+        return []
+    joining = sum(not loan.status.is_true("Lent") for loan in lent)
+    others = replace(slurm, nodes=without)
+    useful = nodes_wanted(pool, others, joining, sample, len(idle))
+    keep = max(useful, terms.floor - (len(lent) - len(idle)), 0)
+    return sorted(idle, key=lambda loan: loan.metadata.name)[keep:]
+
+
+def _idle_since(loan: NodeLoan, index: Index) -> datetime | None:
+    slurm = index.slurm_of(loan.spec.pool_name)
+    record = index.record_of(loan, slurm) if slurm else None
+    lent_at = loan.status.since("Lent") if loan.status.is_true("Lent") else None
+    if slurm is None or record is None or lent_at is None or record.is_busy or slurm.jobs_on(record.name):
+        return None
+    if "DRAIN" in record.states:
+        return None
+    return max(lent_at, record.last_busy or lent_at)

@@ -1,0 +1,232 @@
+"""What was seen of the world at one moment: the only input of every decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tidegate.api import BatchPool, CapacityClaim, NodeLoan, SlurmCluster
+from tidegate.api.names import FENCE_TAINT, LOAN_LABEL
+
+
+@dataclass(frozen=True, slots=True)
+class Taint:
+    """A taint of a Node."""
+
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Toleration:
+    """A toleration of a Pod; an empty key with operator Exists tolerates everything."""
+
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+    def tolerates(self, taint: Taint) -> bool:
+        """As the scheduler decides it (corev1 Toleration.ToleratesTaint)."""
+        if self.effect and self.effect != taint.effect:
+            return False
+        if self.key and self.key != taint.key:
+            return False
+        return self.operator == "Exists" or (bool(self.key) and self.value == taint.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Kubernetes Node. `gpus` holds allocatable extended resources by resource name."""
+
+    name: str
+    uid: str
+    resource_version: str
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    taints: tuple[Taint, ...]
+    unschedulable: bool
+    ready: bool
+    gpus: Mapping[str, int]
+    cpu_millis: int
+    memory_mib: int
+    deleting: bool = False
+
+    @property
+    def fence(self) -> str | None:
+        """The value of our taint: the loan or claim that holds the node; None when nobody does."""
+        return next((t.value for t in self.taints if t.key == FENCE_TAINT), None)
+
+    @property
+    def loan_label(self) -> str | None:
+        """The loan whose slurmd pod may be bound here."""
+        return self.labels.get(LOAN_LABEL)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The controller of a pod, or the pod itself when it is bare."""
+
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A Pod that is not finished. `node` is empty while it is not bound; `gpus` counts extended resources by name."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    phase: str
+    gpus: Mapping[str, int]
+    cpu_millis: int
+    memory_mib: int
+    priority: int
+    priority_class_name: str
+    owner: Owner
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    tolerations: tuple[Toleration, ...]
+    node_selector: Mapping[str, str]
+    required_affinity: tuple[tuple[tuple[str, str, tuple[str, ...]], ...], ...]
+    """Node affinity that must hold: any of the terms, each a tuple of (key, operator, values) that must all hold."""
+    unschedulable: bool
+    """The scheduler tried and found no node (condition PodScheduled False, reason Unschedulable)."""
+    gated: bool
+    created: datetime
+    deleting: bool
+    waiting_reason: str = ""
+    """Why a container does not start, such as `ErrImageNeverPull`, or why the kubelet refused the pod, in its words."""
+    scheduler_message: str = ""
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def loan(self) -> str | None:
+        """The loan whose slurmd this pod runs, or None for pods of others."""
+        return self.labels.get(LOAN_LABEL)
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmNode:
+    """A node record of Slurm. `states` are upper-case words: a base state and flags."""
+
+    name: str
+    states: frozenset[str]
+    reason: str = ""
+    extra: str = ""
+    comment: str = ""
+    features: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()
+    gpus: int = 0
+    gpus_used: int = 0
+    cpus: int = 0
+    cpus_used: int = 0
+    memory_mib: int = 0
+    memory_mib_used: int = 0
+    last_busy: datetime | None = None
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether Slurm starts nothing new on it because somebody drained it or it is down."""
+        return bool(self.states & {"DRAIN", "DRAINING", "DRAINED", "DOWN", "FAIL"})
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether Slurm says that something runs or is being cleaned up there."""
+        return bool(self.states & {"ALLOCATED", "MIXED", "COMPLETING"})
+
+
+_HOLDING = frozenset(
+    {"RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmJob:
+    """A job that is not finished. `nodes` are the nodes it runs on; amounts of pending jobs are what it asks for."""
+
+    job_id: int
+    user: str
+    states: frozenset[str]
+    reason: str = ""
+    partitions: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    node_count: int = 1
+    cpus: int = 1
+    """CPUs of the whole job."""
+    memory_mib_per_node: int = 0
+    gpus: int = 0
+    """GPUs of the whole job."""
+    constraints: str = ""
+    """Slurm's feature expression, such as `lent&a100`."""
+    required_nodes: tuple[str, ...] = ()
+    exclusive: bool = False
+    array_tasks: int = 1
+    """Tasks of a pending job array that have not started yet; 1 for any other job."""
+    requeueable: bool = True
+    """A batch job whose owner lets it be requeued."""
+    comment: str = ""
+    priority: int = 0
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    """When its time limit ends."""
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it waits for nodes."""
+        return "PENDING" in self.states
+
+    @property
+    def holds_nodes(self) -> bool:
+        """Whether it runs or is being cleaned up."""
+        return bool(self.states & _HOLDING)
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmState:
+    """The last observation of a Slurm cluster. Without `observed` (or when it is old) nothing may be concluded."""
+
+    observed: datetime | None = None
+    """When the request of the last complete, error-free answer was sent."""
+    error: str = ""
+    """One sentence why the newest attempt failed; empty when it did not."""
+    reason: str = ""
+    """CamelCase word for the failure, such as `Unreachable`, `TokenExpired`, `NoCommonVersion`."""
+    release: str = ""
+    data_parser: str = ""
+    capabilities: frozenset[str] = frozenset()
+    partitions: frozenset[str] = frozenset()
+    nodes: Mapping[str, SlurmNode] = field(default_factory=dict)
+    jobs: Mapping[int, SlurmJob] = field(default_factory=dict)
+
+    def jobs_on(self, node: str) -> tuple[SlurmJob, ...]:
+        """Jobs that run or are being cleaned up on the node, by id."""
+        return tuple(j for _, j in sorted(self.jobs.items()) if j.holds_nodes and node in j.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole world that a decision looks at."""
+
+    nodes: Mapping[str, Node]
+    pods: tuple[Pod, ...]
+    pools: tuple[BatchPool, ...]
+    clusters: Mapping[str, SlurmCluster]
+    slurm: Mapping[str, SlurmState]
+    """By name of the SlurmCluster."""
+    loans: tuple[NodeLoan, ...]
+    claims: tuple[CapacityClaim, ...]
+    priority_classes: Mapping[str, int]
+    default_priority_class: str = ""
+    idle_since: Mapping[str, datetime] = field(default_factory=dict)
+    """Nodes without a GPU pod of others, and since when that was seen."""

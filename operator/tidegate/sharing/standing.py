@@ -1,0 +1,99 @@
+"""How a pool and a Slurm cluster stand: the status that people and the other decisions read."""
+
+from __future__ import annotations
+
+from tidegate.api import BatchPool, BatchPoolStatus, NodeCounts, SlurmCluster, SlurmClusterStatus
+from tidegate.api.names import claim_of_fence
+from tidegate.sharing.commands import Command, WriteClusterStatus, WritePoolStatus
+from tidegate.sharing.index import Index
+from tidegate.sharing.lending import demand
+
+
+def write_pool_status(pool: BatchPool, index: Index) -> list[Command]:
+    """Nodes by owner, demand, and whether the pool can work, said in one sentence."""
+    slurm = index.slurm_of(pool.metadata.name)
+    ready, reason, message = _pool_ready(pool, index)
+    generation = pool.metadata.generation or None
+    status = BatchPoolStatus(
+        observed_generation=generation,
+        conditions=pool.status.conditions,
+        nodes=_count(pool, index),
+        demand_nodes=demand(pool, slurm, index) if slurm else 0,
+    ).with_condition(index.now, "Ready", ready, reason, message, generation)
+    overlap = index.overlap(pool)
+    others = ", ".join(f"{node} ({owner})" for node, owner in sorted(overlap.items())[:8])
+    words = (
+        f"older pools have these nodes: {others}; make the nodeSelectors differ"
+        if overlap
+        else "no other pool selects its nodes"
+    )
+    status = status.with_condition(
+        index.now, "Exclusive", not overlap, "NodesOfOtherPool" if overlap else "NoOverlap", words, generation
+    )
+    return [WritePoolStatus(pool, status)] if status != pool.status else []
+
+
+def _pool_ready(pool: BatchPool, index: Index) -> tuple[bool, str, str]:
+    name = pool.spec.slurm_cluster_name
+    cluster = index.snapshot.clusters.get(name)
+    if cluster is None:
+        known = ", ".join(sorted(index.snapshot.clusters)) or "(there is none yet)"
+        return (
+            False,
+            "SlurmClusterNotFound",
+            f"SlurmCluster {name} does not exist; set slurmClusterName to one of {known}",
+        )
+    slurm = index.slurm_of(pool.metadata.name)
+    if slurm is None:
+        state = index.snapshot.slurm.get(name)
+        words = state.error if state and state.error else f"SlurmCluster {name} has not answered lately"
+        return False, "SlurmNotReady", words
+    if pool.spec.partition not in slurm.partitions:
+        known = ", ".join(sorted(slurm.partitions))
+        return False, "PartitionNotFound", f"Slurm {name} has no partition {pool.spec.partition}; it has {known}"
+    selector = ",".join(f"{k}={v}" for k, v in sorted(pool.spec.node_selector.items()))
+    selected = [n for n, p in index.pool_of_node.items() if p == pool.metadata.name]
+    if not selected and not index.overlap(pool):
+        return False, "NoNodes", f"no node has the labels {selector}; label nodes or change nodeSelector"
+    if not index.nodes_of_pool[pool.metadata.name]:
+        wanted = ", ".join(pool.spec.gpu_resource_names)
+        return False, "NoGpus", f"no node of the pool has any of {wanted}; check the device plugin or gpuResourceNames"
+    if pool.spec.stop_policy != "None":
+        return True, "Stopped", f"stopPolicy is {pool.spec.stop_policy}"
+    return True, "Working", ""
+
+
+def _count(pool: BatchPool, index: Index) -> NodeCounts:
+    counts = dict.fromkeys(("kubernetes", "joining", "lent", "returning", "claimed"), 0)
+    for node in index.nodes_of_pool[pool.metadata.name]:
+        loan = index.active_loans.get(node.name)
+        if loan is None:
+            counts["claimed" if node.fence and claim_of_fence(node.fence) else "kubernetes"] += 1
+        elif loan.is_wanted_back:
+            counts["returning"] += 1
+        else:
+            counts["lent" if loan.status.is_true("Lent") else "joining"] += 1
+    return NodeCounts(**counts)
+
+
+def write_cluster_status(cluster: SlurmCluster, index: Index) -> list[Command]:
+    """Whether Slurm answers, and what it can do."""
+    state = index.snapshot.slurm.get(cluster.metadata.name)
+    if state is None:
+        return []
+    generation = cluster.metadata.generation or None
+    status = SlurmClusterStatus(
+        observed_generation=generation,
+        conditions=cluster.status.conditions,
+        release=state.release or cluster.status.release,
+        data_parser=state.data_parser or cluster.status.data_parser,
+        capabilities=tuple(sorted(state.capabilities)) or cluster.status.capabilities,
+    )
+    if state.error:
+        status = status.with_condition(
+            index.now, "Ready", False, state.reason or "Unreachable", state.error, generation
+        )
+    else:
+        words = f"Slurm {state.release} answers by {state.data_parser}"
+        status = status.with_condition(index.now, "Ready", True, "Answering", words, generation)
+    return [WriteClusterStatus(cluster, status)] if status != cluster.status else []
