@@ -49,8 +49,8 @@ class KubeApi(Protocol):
     async def patch(self, kind: Kind, name: str, body: Json, namespace: str = "", subresource: str = "") -> Json:
         """Change an object by a merge patch (RFC 7386: null deletes a field, a list replaces the old one).
 
-        With `metadata.resourceVersion` (or `metadata.uid`) in the body, raises `Conflict` unless the object is still
-        that one. Without `subresource="status"` the status stays as it is, with it everything else does.
+        With `metadata.resourceVersion` in the body, raises `Conflict` unless that is still the object's version.
+        Without `subresource="status"` the status stays as it is, with it everything else does.
         Raises `NotFound`, `Invalid`.
         """
 
@@ -121,7 +121,8 @@ class KubeClient:
             query["continue"] = token
 
     async def create(self, kind: Kind, body: Json, namespace: str = "") -> Json:
-        return await self._request("create", kind, body["metadata"]["name"], namespace, body=body)
+        whole = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
+        return await self._request("create", kind, body["metadata"]["name"], namespace, body=whole)
 
     async def patch(self, kind: Kind, name: str, body: Json, namespace: str = "", subresource: str = "") -> Json:
         return await self._request("patch", kind, name, namespace, subresource=subresource, body=body)
