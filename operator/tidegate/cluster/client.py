@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import aiohttp
+import yaml
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from kubernetes.aio.utils import Backoff, is_too_many_requests, on_retry_after_error
@@ -93,9 +94,10 @@ class KubeClient:
                 load_incluster_config(client_configuration=configuration)
             else:
                 await read_kubeconfig()
-        except (ConfigException, OSError) as error:
+        except (ConfigException, OSError, yaml.YAMLError) as error:
             source = "the pod's service account" if in_pod else str(kubeconfig or "$KUBECONFIG or ~/.kube/config")
-            raise errors.Unreachable(0, f"Cannot connect to Kubernetes with {source}: {error}.") from error
+            why = " ".join(str(error).split()).rstrip(".")
+            raise errors.Unreachable(0, f"Cannot connect to Kubernetes with {source}: {why}.") from error
         api = ApiClient(configuration)
         api.user_agent = user_agent
         # Tokens of a kubeconfig expire, too; reading it again runs its credential plugin again.

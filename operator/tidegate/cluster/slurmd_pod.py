@@ -62,15 +62,12 @@ def check_pool(pool: BatchPool) -> None:
     for container in spec.get("containers", []):
         if container["name"] == CONTAINER:
             _need_keys(pool, container.get("volumeMounts", []), "spec.containers[slurmd].volumeMounts", "mountPath")
-    sidecars = [c for c in spec.get("initContainers", []) if c.get("restartPolicy") == "Always"]
-    for container in [*spec.get("containers", []), *sidecars]:
-        field = f"spec.containers[{container['name']}].resources"
-        _need(
-            pool,
-            "resources" not in container,
-            field,
-            "is not for templates: slurmd takes all of the node; leave it out",
-        )
+    for field in ("containers", "initContainers"):
+        for container in spec.get(field, []):
+            stays = field == "containers" or container.get("restartPolicy") == "Always"
+            where = f"spec.{field}[{container['name']}].resources"
+            problem = "is not for templates: slurmd takes all of the node; leave it out"
+            _need(pool, not (stays and "resources" in container), where, problem)
 
 
 def _pod(loan: NodeLoan, pool: BatchPool, cluster: SlurmCluster, cpus: int, memory_mib: int, namespace: str) -> Json:
