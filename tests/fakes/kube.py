@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 import pydantic
+
 from tidegate.api import BatchPool, CapacityClaim, NodeLoan, SlurmCluster
 from tidegate.cluster import errors, views
 from tidegate.cluster.client import Json, Objects
