@@ -87,12 +87,19 @@ def held_by(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
 def lend_blocker(node: Node, pool: BatchPool, index: Index, slurm: SlurmState) -> Blocker | None:
     """The first reason why the node may not be lent now, or None when it may."""
     return (
+        kubernetes_blocker(node, pool, index)
+        or _not_idle_long_enough(node, pool, index)
+        or _taken_in_slurm(node, slurm)
+    )
+
+
+def kubernetes_blocker(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
+    """The first reason that the API server alone can tell, to those who see neither Slurm nor how long nodes idle."""
+    return (
         set_aside(node, pool)
         or _protected(node)
         or held_by(node, pool, index)
-        or _not_idle_long_enough(node, pool, index)
         or _wanted_by_pending_pod(node, pool, index)
-        or _taken_in_slurm(node, slurm)
         or _flapping(node, pool, index)
     )
 

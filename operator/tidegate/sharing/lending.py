@@ -6,7 +6,7 @@ from tidegate.api import BatchPool, NodeLoanSpec
 from tidegate.api.names import loan_name, slurm_node_name
 from tidegate.sharing.commands import Command, CreateLoan
 from tidegate.sharing.demand import Room, nodes_wanted
-from tidegate.sharing.idleness import held_by, lend_blocker, set_aside
+from tidegate.sharing.idleness import Blocker, held_by, lend_blocker, set_aside
 from tidegate.sharing.index import Index, gpu_resource, gpus_of
 from tidegate.sharing.snapshot import Node, SlurmState
 
@@ -53,19 +53,43 @@ def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
     back are few: what is freed for a claim is fenced for it anyway.
     """
     slurm = index.slurm_of(pool.metadata.name)
-    stopped = pool.spec.stop_policy != "None" or pool.metadata.deletion_timestamp is not None
-    if slurm is None or stopped or pool.spec.partition not in slurm.partitions:
+    if slurm is None or stopped(pool) or pool.spec.partition not in slurm.partitions:
         return []
-    terms = pool.spec.lending
-    loans = [loan for loan in index.loans_of(pool.metadata.name) if not loan.is_wanted_back]
     free = [n for n in free_nodes(pool, index) if n.name not in taken]
     lendable = [n for n in free if lend_blocker(n, pool, index, slurm) is None]
-    wanted = len(lendable) if terms.policy == "Eager" else max(demand(pool, slurm, index), terms.floor - len(loans))
-    room_under_cap = terms.cap - len(loans) if terms.cap is not None else len(lendable)
-    joining = sum(not loan.status.is_true("Lent") for loan in loans)
-    count = min(wanted, room_under_cap, len(free) - terms.headroom.high, terms.max_joining - joining, len(lendable))
+    wanted = 0 if pool.spec.lending.policy == "Eager" else demand(pool, slurm, index)
+    count = min(len(lendable), *(nodes for nodes, _ in allowed(pool, index, len(free), wanted)))
     longest_idle = sorted(lendable, key=lambda n: (index.snapshot.idle_since.get(n.name, index.now), n.name))
     return [_new_loan(node, pool, index) for node in longest_idle[: max(count, 0)]]
+
+
+def stopped(pool: BatchPool) -> Blocker | None:
+    """Why the pool lends nothing at all, by the will of people."""
+    if pool.metadata.deletion_timestamp is not None:
+        return Blocker("PoolDeleted", f"pool {pool.metadata.name} is being deleted")
+    if pool.spec.stop_policy != "None":
+        words = f"pool {pool.metadata.name} has stopPolicy {pool.spec.stop_policy}; None lends again"
+        return Blocker("PoolStopped", words)
+    return None
+
+
+def allowed(pool: BatchPool, index: Index, free: int, demand_nodes: int) -> list[tuple[int, Blocker]]:
+    """How many more nodes each term of the pool allows to lend with `free` nodes, and what to say if that is none."""
+    name, terms = pool.metadata.name, pool.spec.lending
+    loans = [loan for loan in index.loans_of(name) if not loan.is_wanted_back]
+    joining = sum(not loan.status.is_true("Lent") for loan in loans)
+    limits = []
+    if terms.policy == "DemandDriven":
+        words = f"no pending job of partition {pool.spec.partition} could use one more node"
+        limits.append((max(demand_nodes, terms.floor - len(loans)), Blocker("NoDemand", words)))
+    words = f"pool {name} has {free} free nodes and keeps headroom.high {terms.headroom.high} for Kubernetes"
+    limits.append((free - terms.headroom.high, Blocker("Headroom", words)))
+    if terms.cap is not None:
+        words = f"pool {name} has {len(loans)} nodes on loan, its cap is {terms.cap}"
+        limits.append((terms.cap - len(loans), Blocker("CapReached", words)))
+    words = f"{joining} nodes of pool {name} are joining, maxJoining is {terms.max_joining}"
+    limits.append((terms.max_joining - joining, Blocker("MaxJoining", words)))
+    return limits
 
 
 def _new_loan(node: Node, pool: BatchPool, index: Index) -> CreateLoan:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tidegate.api import BatchPool, BatchPoolStatus, NodeCounts, SlurmCluster, SlurmClusterStatus
+from typing import Literal
+
+from tidegate.api import BatchPool, BatchPoolStatus, NodeCounts, NodeLoan, SlurmCluster, SlurmClusterStatus
 from tidegate.api.names import claim_of_fence
 from tidegate.sharing.commands import Command, WriteClusterStatus, WritePoolStatus
 from tidegate.sharing.index import Index
@@ -69,11 +71,16 @@ def _count(pool: BatchPool, index: Index) -> NodeCounts:
         loan = index.active_loans.get(node.name)
         if loan is None:
             counts["claimed" if node.fence and claim_of_fence(node.fence) else "kubernetes"] += 1
-        elif loan.is_wanted_back:
-            counts["returning"] += 1
         else:
-            counts["lent" if loan.status.is_true("Lent") else "joining"] += 1
+            counts[stage(loan)] += 1
     return NodeCounts(**counts)
+
+
+def stage(loan: NodeLoan) -> Literal["joining", "lent", "returning"]:
+    """Where a loan that is not over is on its trip."""
+    if loan.is_wanted_back:
+        return "returning"
+    return "lent" if loan.status.is_true("Lent") else "joining"
 
 
 def write_cluster_status(cluster: SlurmCluster, index: Index) -> list[Command]:
