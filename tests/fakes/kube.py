@@ -119,6 +119,8 @@ class FakeKube:
             metadata["generation"] = 1
         if kind in _MODELS:
             obj.pop("status", None)
+        if kind == NODES:
+            obj.setdefault("spec", {})
         if kind == PODS:
             obj["status"] = {"phase": "Pending"}
             self._prioritise(obj, name, namespace)
@@ -131,9 +133,10 @@ class FakeKube:
         fault = self._fault("patch", kind)
         old = self._found("patch", kind, name, namespace)
         asked = body.get("metadata") or {}
-        for field in ("resourceVersion", "uid"):
-            if asked.get(field) and asked[field] != old["metadata"][field]:
-                raise errors.refused(409, "Conflict", f"{field} is another", "patch", kind, name, namespace)
+        if asked.get("uid") not in (None, old["metadata"]["uid"]):
+            raise errors.refused(422, "Invalid", "metadata.uid: field is immutable", "patch", kind, name, namespace)
+        if asked.get("resourceVersion") not in (None, "", old["metadata"]["resourceVersion"]):
+            raise errors.refused(409, "Conflict", "another resourceVersion", "patch", kind, name, namespace)
         if subresource not in ("", "status") or (subresource and kind not in _WITH_STATUS):
             raise errors.refused(404, "NotFound", "no such subresource", "patch", kind, name, namespace, subresource)
         new = _merged(old, body)
@@ -231,7 +234,10 @@ class FakeKube:
                 raise errors.refused(422, "Invalid", str(error), verb, kind, name, namespace) from error
             new["spec"] = parsed.spec.to_json()
             if "status" in new:
-                new["status"] = parsed.status.to_json()
+                # The server fills in no defaults where a status says nothing.
+                new["status"] = parsed.status.model_dump(
+                    mode="json", by_alias=True, exclude_none=True, exclude_unset=True
+                )
         if old is None:
             return
         added = {*(metadata.get("finalizers") or ())} - {*(old["metadata"].get("finalizers") or ())}
