@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from tests.fakes.kube import FakeKube
+from tidegate.api import BatchPool, NodeLoan, SlurmCluster
 from tidegate.api.names import FENCE_TAINT, LOAN_LABEL, claim_fence
-from tidegate.cluster import fence
+from tidegate.cluster import fence, views
 from tidegate.cluster.client import Json, KubeApi, KubeClient
 from tidegate.cluster.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from tidegate.cluster.kinds import BATCH_POOLS, NODE_LOANS, NODES, PODS, Kind
+from tidegate.cluster.slurmd_pod import slurmd_pod
 
 FINALIZER = "tidegate.dev/return"
 
@@ -272,6 +274,36 @@ async def test_a_node_is_fenced_handed_over_and_freed_and_foreign_taints_stay(si
     assert fence.fence_of(node) is None
     assert foreign in node["spec"]["taints"]
     assert node["metadata"]["labels"]["a"] == "b"
+
+
+async def test_the_slurmd_pod_is_taken_as_it_is(site: Site) -> None:
+    loan = views.resource(NodeLoan, await site.loan())
+    spec = {"nodeSelector": {"a": "b"}, "slurmClusterName": "s", "partition": "p", "slurmd": {"image": "i"}}
+    cluster = {"endpoint": "http://s:1", "credentialsSecretName": "k", "controllerAddress": "s:6817"}
+    body = slurmd_pod(
+        loan,
+        views.resource(BatchPool, {"metadata": {"name": "p"}, "spec": spec}),
+        views.resource(SlurmCluster, {"metadata": {"name": "s"}, "spec": cluster}),
+        cpus=60,
+        memory_mib=1000,
+        namespace="default",
+    )
+    # Whether the chart's PriorityClass is there is another test's matter.
+    del body["spec"]["priorityClassName"]
+    assert_kept(body, await site.create(PODS, body, "default"))
+
+
+def assert_kept(sent: Any, got: Any) -> None:
+    """All that was sent came back: the server knows each field and changes none."""
+    if isinstance(sent, dict):
+        for key, value in sent.items():
+            assert key in got, f"the server dropped {key}"
+            assert_kept(value, got[key])
+    elif isinstance(sent, list) and sent and isinstance(sent[0], dict):
+        for ours, theirs in zip(sent, got, strict=False):
+            assert_kept(ours, theirs)
+    else:
+        assert got == sent
 
 
 async def patch_node(site: Site, build: Callable[[Json], Json]) -> Json:
