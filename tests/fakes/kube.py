@@ -6,16 +6,17 @@ separate status, finalizers, graceful deletion, binding and admission. A contrac
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeVar
 
 import pydantic
 
+from tests.fakes.placement import obstacle, selected, short_of
+from tests.fakes.selectors import field_tests, label_tests
 from tidegate.api import BatchPool, CapacityClaim, NodeLoan, SlurmCluster
-from tidegate.cluster import errors, views
+from tidegate.cluster import errors
 from tidegate.cluster.client import Json, Objects
 from tidegate.cluster.kinds import (
     BATCH_POOLS,
@@ -37,11 +38,6 @@ _MODELS: dict[Kind, type[BatchPool | CapacityClaim | NodeLoan | SlurmCluster]] =
 _WITH_STATUS = {*_MODELS, NODES, PODS}
 _WITH_GENERATION = {*_MODELS, PODS}
 _SYSTEM_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
-_FIELDS = {
-    NODES: ("metadata.name",),
-    PODS: ("metadata.name", "metadata.namespace", "spec.nodeName", "status.phase"),
-}
-
 Verb = Literal["get", "list", "create", "patch", "delete"]
 Key = tuple[Kind, str, str]
 T = TypeVar("T")
@@ -90,7 +86,7 @@ class FakeKube:
         self, kind: Kind, namespace: str = "", label_selector: str = "", field_selector: str = ""
     ) -> Objects:
         fault = self._fault("list", kind)
-        labels, fields = _label_tests(label_selector), _field_tests(kind, field_selector)
+        labels, fields = label_tests(label_selector), field_tests(kind, field_selector)
         found = [
             _copy(obj)
             for key, obj in sorted(self._objects.items(), key=lambda item: item[0][1:])
@@ -337,12 +333,12 @@ class FakeKube:
         for pod in pending:
             obstacles: dict[str, int] = {}
             for node in self._of(NODES):
-                obstacle = self._obstacle(pod, node)
-                if not obstacle:
+                why_not = self._obstacle(pod, node)
+                if not why_not:
                     self._bind(pod, node["metadata"]["name"])
                     bound.append(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
                     break
-                obstacles[obstacle] = obstacles.get(obstacle, 0) + 1
+                obstacles[why_not] = obstacles.get(why_not, 0) + 1
             else:
                 self._reject(pod, obstacles)
         return tuple(bound)
@@ -369,8 +365,8 @@ class FakeKube:
                 self._vanish_if_done(PODS, pod)
 
     def _admit(self, pod: Json, node: Json, running: Objects) -> None:
-        short = _short_of(pod, node, running)
-        if not _selected(pod["spec"], node):
+        short = short_of(pod, node, running)
+        if not selected(pod["spec"], node):
             reason, message = "NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity"
         elif short:
             reason, message = f"OutOf{short}", f"Node didn't have enough resource: {short}"
@@ -391,7 +387,7 @@ class FakeKube:
         self._tell("MODIFIED", PODS, pod)
 
     def _reject(self, pod: Json, obstacles: Mapping[str, int]) -> None:
-        why = ", ".join(f"{count} {obstacle}" for obstacle, count in sorted(obstacles.items()))
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(obstacles.items()))
         message = f"0/{sum(obstacles.values())} nodes are available: {why}."
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         if pod["status"].get("conditions") != [condition]:
@@ -399,23 +395,13 @@ class FakeKube:
             self._tell("MODIFIED", PODS, pod)
 
     def _obstacle(self, pod: Json, node: Json) -> str:
-        spec = node["spec"]
-        taints = [t for t in spec.get("taints") or () if t["effect"] != "PreferNoSchedule"]
-        if spec.get("unschedulable"):
-            taints.append({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"})
-        untolerated = [t for t in taints if not any(_tolerates(x, t) for x in pod["spec"].get("tolerations") or ())]
-        if untolerated:
-            return "node(s) had untolerated taint(s)"
-        if not _selected(pod["spec"], node):
-            return "node(s) didn't match Pod's node affinity/selector"
         there = [
             p
             for p in self._pods()
             if p["spec"].get("nodeName") == node["metadata"]["name"]
             and p["status"]["phase"] not in ("Succeeded", "Failed")
         ]
-        short = _short_of(pod, node, there)
-        return f"Insufficient {short}" if short else ""
+        return obstacle(pod, node, there)
 
     def _of(self, kind: Kind) -> Objects:
         return [obj for key, obj in sorted(self._objects.items(), key=lambda item: item[0][1:]) if key[0] == kind]
@@ -423,90 +409,6 @@ class FakeKube:
     def _pods(self) -> Objects:
         """Pods, the oldest first."""
         return [obj for key, obj in self._objects.items() if key[0] == PODS]
-
-
-def _short_of(pod: Json, node: Json, others: Iterable[Json]) -> str:
-    """The first resource that the node lacks for the pod beside the others; empty when it fits."""
-    free = {name: views.quantity(amount) for name, amount in node["status"]["allocatable"].items()}
-    for other in others:
-        for name, amount in views.requests(other["spec"]).items():
-            free[name] = free.get(name, views.quantity(0)) - amount
-    needed = views.requests(pod["spec"])
-    return next((name for name, amount in sorted(needed.items()) if amount > free.get(name, 0)), "")
-
-
-def _tolerates(toleration: Json, taint: Json) -> bool:
-    key, effect = toleration.get("key"), toleration.get("effect")
-    if (effect and effect != taint["effect"]) or (key and key != taint["key"]):
-        return False
-    return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")
-
-
-def _selected(spec: Json, node: Json) -> bool:
-    """Whether node selector and required node affinity allow the node."""
-    labels = node["metadata"].get("labels") or {}
-    if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
-        return False
-    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
-    required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution")
-    if not required:
-        return True
-    fields = {"metadata.name": node["metadata"]["name"]}
-
-    def holds(term: Json) -> bool:
-        on_labels, on_fields = term.get("matchExpressions") or [], term.get("matchFields") or []
-        return bool(on_labels or on_fields) and (
-            all(_holds(requirement, labels) for requirement in on_labels)
-            and all(_holds(requirement, fields) for requirement in on_fields)
-        )
-
-    return any(holds(term) for term in required["nodeSelectorTerms"])
-
-
-def _holds(requirement: Json, labels: Mapping[str, str]) -> bool:
-    value, values = labels.get(requirement["key"]), requirement.get("values") or []
-    match requirement["operator"]:
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt":
-            return value is not None and int(value) > int(values[0])
-        case "Lt":
-            return value is not None and int(value) < int(values[0])
-        case unknown:
-            raise ValueError(f"operator {unknown} is not one of Kubernetes")
-
-
-def _label_tests(selector: str) -> list[Callable[[Mapping[str, str]], bool]]:
-    return [_label_test(part.strip()) for part in re.split(r",(?![^()]*\))", selector) if part.strip()]
-
-
-def _label_test(part: str) -> Callable[[Mapping[str, str]], bool]:
-    if found := re.fullmatch(r"(\S+)\s+(in|notin)\s+\(([^)]*)\)", part):
-        key, word, values = found[1], found[2], [value.strip() for value in found[3].split(",")]
-        return lambda labels: (labels.get(key) in values) == (word == "in")
-    if found := re.fullmatch(r"([^!=\s]+)\s*(!?=)=?\s*(\S*)", part):
-        key, word, value = found[1], found[2], found[3]
-        return lambda labels: (labels.get(key) == value) == (word == "=")
-    if part.startswith("!"):
-        return lambda labels: part[1:] not in labels
-    return lambda labels: part in labels
-
-
-def _field_tests(kind: Kind, selector: str) -> list[Callable[[Json], bool]]:
-    tests: list[Callable[[Json], bool]] = []
-    for part in filter(None, selector.split(",")):
-        found = re.fullmatch(r"([^!=]+)(!?=)=?(.*)", part)
-        if not found or found[1] not in _FIELDS.get(kind, ("metadata.name", "metadata.namespace")):
-            raise errors.refused(400, "BadRequest", f"field label not supported: {part}", "list", kind)
-        head, tail = found[1].split(".")
-        tests.append(lambda o, h=head, t=tail, w=found[2], v=found[3]: ((o.get(h) or {}).get(t, "") == v) == (w == "="))  # type: ignore[misc]
-    return tests
 
 
 def _merged(old: Any, patch: Any) -> Any:
