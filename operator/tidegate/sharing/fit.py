@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tidegate.api import BatchPool
 from tidegate.api.names import FENCE_TAINT
-from tidegate.sharing.index import Index, gpu_resource
+from tidegate.sharing.index import Index, gpus_of
 from tidegate.sharing.snapshot import Node, Pod
 
 _Term = tuple[tuple[str, str, tuple[str, ...]], ...]
@@ -44,38 +44,56 @@ def could_run(pod: Pod, node: Node, index: Index) -> bool:
 def extra_nodes_needed(
     pods: Sequence[Pod], held: Sequence[Node], fresh: Sequence[Node], pool: BatchPool, index: Index
 ) -> int:
-    """How many of the `fresh` nodes (empty once they are freed) the pods need beside the room on the `held` ones.
+    """How many of the `fresh` nodes (empty of GPU pods once they are freed) the pods need beside the `held` ones.
 
-    First-fit decreasing over GPUs; a pod that fits nowhere is left out, because no node would help it.
+    First-fit decreasing over GPUs, CPUs and memory; a pod that fits nowhere is left out: no node would help it.
     """
-    room = {node.name: _free_gpus(node, pool, index) for node in held}
     nodes = {node.name: node for node in (*held, *fresh)}
-    used: list[str] = []
-    spare = [node.name for node in fresh]
-    for pod in sorted(pods, key=lambda p: (-_gpus(p, pool), p.key)):
-        wanted = _gpus(pod, pool)
-        place = next((name for name, free in room.items() if free >= wanted and may_run(pod, nodes[name])), None)
+    room = {node.name: _room(node, index.pods_by_node.get(node.name, ()), pool) for node in held}
+    spare = {node.name: _room(node, _stays(node, index), pool) for node in fresh}
+    used = 0
+    for pod in sorted(pods, key=lambda p: (*(-amount for amount in _amounts(p, pool)), p.key)):
+        wanted = _amounts(pod, pool)
+        place = _first_fit(pod, wanted, room, nodes)
         if place is None:
-            place = next((name for name in spare if may_run(pod, nodes[name])), None)
+            place = _first_fit(pod, wanted, spare, nodes)
             if place is None:
                 continue
-            spare.remove(place)
-            used.append(place)
-            resource = gpu_resource(nodes[place], pool)
-            room[place] = nodes[place].gpus.get(resource, 0) if resource else 0
-        room[place] -= wanted
-    return len(used)
+            room[place] = spare.pop(place)
+            used += 1
+        gpus, cpu_millis, memory_mib = room[place]
+        room[place] = (gpus - wanted[0], cpu_millis - wanted[1], memory_mib - wanted[2])
+    return used
 
 
-def _gpus(pod: Pod, pool: BatchPool) -> int:
-    return sum(pod.gpus.get(name, 0) for name in pool.spec.gpu_resource_names)
+_Amounts = tuple[int, int, int]
+"""GPUs, CPU millis, MiB."""
 
 
-def _free_gpus(node: Node, pool: BatchPool, index: Index) -> int:
-    resource = gpu_resource(node, pool)
-    if resource is None:
-        return 0
-    return node.gpus[resource] - sum(p.gpus.get(resource, 0) for p in index.pods_by_node.get(node.name, ()))
+def _first_fit(pod: Pod, wanted: _Amounts, rooms: Mapping[str, _Amounts], nodes: Mapping[str, Node]) -> str | None:
+    return next(
+        (
+            name
+            for name, room in rooms.items()
+            if all(has >= wants for has, wants in zip(room, wanted, strict=True)) and may_run(pod, nodes[name])
+        ),
+        None,
+    )
+
+
+def _amounts(pod: Pod, pool: BatchPool) -> _Amounts:
+    return sum(pod.gpus.get(name, 0) for name in pool.spec.gpu_resource_names), pod.cpu_millis, pod.memory_mib
+
+
+def _stays(node: Node, index: Index) -> list[Pod]:
+    return [p for p in index.pods_by_node.get(node.name, ()) if p.loan is None]
+
+
+def _room(node: Node, there: Iterable[Pod], pool: BatchPool) -> _Amounts:
+    taken = [_amounts(pod, pool) for pod in there]
+    has = (gpus_of(node, pool), node.cpu_millis, node.memory_mib)
+    gpus, cpu_millis, memory_mib = (amount - sum(t[i] for t in taken) for i, amount in enumerate(has))
+    return gpus, cpu_millis, memory_mib
 
 
 def _matches(term: _Term, node: Node) -> bool:
