@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+from tidegate.api.crds import RESOURCES
 
 if TYPE_CHECKING:
     from e2e.lab import Lab
@@ -58,8 +61,22 @@ def kubectl(lab: Lab) -> Kubectl:
     return Kubectl(lab.tool("kubectl"), lab.kubeconfig)
 
 
-@pytest.fixture(scope="session")
-def crds(kubectl: Kubectl) -> None:
-    """Tidegate's resources are known to the API server."""
-    kubectl.must("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
-    kubectl.must("wait", "--for=condition=Established", "--timeout=30s", "-f", str(REPOSITORY / "crds"))
+@pytest.fixture(scope="module")
+def crds(kubectl: Kubectl) -> Iterator[None]:
+    """The API server knows Tidegate's resources as this checkout has them.
+
+    Where nobody had installed them they go again, so that a later `helm install` does not find what is not its own.
+    """
+    folder = str(REPOSITORY / "crds")
+    were_there = kubectl("get", "-f", folder).returncode == 0
+    kubectl.must("apply", "--server-side", "--force-conflicts", "-f", folder)
+    kubectl.must("wait", "--for=condition=Established", "--timeout=30s", "-f", folder)
+    # what is established is published a moment later
+    published, deadline = "", time.monotonic() + 60
+    while not all(f'"kind":"{resource.model.__name__}"' in published for resource in RESOURCES):
+        assert time.monotonic() < deadline, f"the API server does not publish all of Tidegate's resources: {published}"
+        time.sleep(0.1)
+        published = kubectl("get", "--raw", "/openapi/v3/apis/tidegate.dev/v1alpha1").stdout
+    yield
+    if not were_there:
+        kubectl.must("delete", "--timeout=30s", "-f", folder)
