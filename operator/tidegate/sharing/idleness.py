@@ -100,6 +100,7 @@ def kubernetes_blocker(node: Node, pool: BatchPool, index: Index) -> Blocker | N
         or _protected(node)
         or held_by(node, pool, index)
         or _wanted_by_pending_pod(node, pool, index)
+        or _named_like_another(node, pool, index)
         or _flapping(node, pool, index)
     )
 
@@ -120,11 +121,21 @@ def _not_idle_long_enough(node: Node, pool: BatchPool, index: Index) -> Blocker 
 
 
 def _wanted_by_pending_pod(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
-    for pod in index.snapshot.pods:
-        waits = not pod.node and pod.loan is None and not pod.deleting and not pod.gated
-        if waits and wants_gpu(pod, pool) and could_run(pod, node, index):
+    for pod in index.waiting_pods:
+        if wants_gpu(pod, pool) and could_run(pod, node, index):
             return Blocker("PendingPod", f"pending pod {pod.key} could run on node {node.name}")
     return None
+
+
+def _named_like_another(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
+    cluster, name = pool.spec.slurm_cluster_name, slurm_node_name(node.name)
+    others = [other for other in index.nodes_by_slurm_name.get((cluster, name), ()) if other != node.name]
+    if not others:
+        return None
+    return Blocker(
+        "SlurmNameTaken",
+        f"nodes {node.name} and {others[0]} would both be {name} in Slurm {cluster}; take one of them out of its pool",
+    )
 
 
 def _taken_in_slurm(node: Node, slurm: SlurmState) -> Blocker | None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from tidegate.api import BatchPool, CapacityClaim, NodeLoan
+from tidegate.api.names import slurm_node_name
 from tidegate.sharing.snapshot import Node, Pod, SlurmNode, SlurmState, Snapshot
 
 STALE_SECONDS = 20
@@ -42,6 +43,12 @@ class Index:
         return found
 
     @cached_property
+    def waiting_pods(self) -> list[Pod]:
+        """Pods of others that the scheduler may bind."""
+        waits = (p for p in self.snapshot.pods if not p.node and not p.deleting and not p.gated)
+        return [pod for pod in waits if pod.loan is None]
+
+    @cached_property
     def slurmd_pods(self) -> dict[str, list[Pod]]:
         """By loan."""
         found: dict[str, list[Pod]] = defaultdict(list)
@@ -74,6 +81,14 @@ class Index:
             node = self.snapshot.nodes[node_name]
             if gpus_of(node, self.pools[pool_name]):
                 found[pool_name].append(node)
+        return found
+
+    @cached_property
+    def nodes_by_slurm_name(self) -> dict[tuple[str, str], list[str]]:
+        """Names of the nodes of all pools by SlurmCluster and what they are called there."""
+        found: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for node_name, pool_name in sorted(self.pool_of_node.items()):
+            found[self.pools[pool_name].spec.slurm_cluster_name, slurm_node_name(node_name)].append(node_name)
         return found
 
     def overlap(self, pool: BatchPool) -> dict[str, str]:

@@ -1,0 +1,108 @@
+"""What a claim holds, what it waits for, and why nothing can be recalled for it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tidegate.api import CapacityClaim, NodeLoan
+from tidegate.sharing.claims import coming_loans, held_nodes, is_automatic, pods_of
+from tidegate.sharing.explain_loans import next_step_of
+from tidegate.sharing.explanation import (
+    MOST,
+    NOT_SEEN,
+    Explanation,
+    Facts,
+    UnknownObjectError,
+    given,
+    key_of,
+    listed,
+    moment,
+    unknown,
+)
+from tidegate.sharing.index import Index, created
+
+
+def explain_claim(name: str, namespace: str, index: Index) -> Explanation:
+    """`name` may be `namespace/name`; an empty `namespace` looks in all. Raises `UnknownObjectError`."""
+    claims = {key_of(c): c for c in index.snapshot.claims}
+    found = [c for key, c in sorted(claims.items()) if name in (key, c.metadata.name)]
+    found = [c for c in found if namespace in ("", c.metadata.namespace)]
+    if not found:
+        raise unknown("claim", f"{namespace}/{name}" if namespace else name, claims)
+    if len(found) > 1:
+        raise UnknownObjectError(f"There are several claims {name}: name one of {listed(map(key_of, found))}.")
+    claim, held = found[0], held_nodes(found[0], index)
+    count = f"{len(held)} of {claim.spec.nodes} nodes"
+    return Explanation(
+        f"claim {key_of(claim)}",
+        f"holds {count}: {listed(node.name for node in held)}" if held else f"holds {count}",
+        claim.status.since("Satisfied") or claim.metadata.creation_timestamp,
+        _why_claimed(claim),
+        _next_of_claim(claim, index),
+        _claim_trouble(claim),
+        _claim_facts(claim, index),
+    )
+
+
+def _why_claimed(claim: CapacityClaim) -> str:
+    holder = claim.spec.holder_ref
+    whose = f"{holder.kind} {holder.name}" if holder else "the pods that carry its name in the label tidegate.dev/claim"
+    maker = "Tidegate made it for the pending GPU pods of" if is_automatic(claim) else "it was made by hand for"
+    return f"{maker} {whose}"
+
+
+def _next_of_claim(claim: CapacityClaim, index: Index) -> str:
+    satisfied = claim.status.condition("Satisfied")
+    if claim.is_over or claim.metadata.uid not in index.live_claims:
+        return "nothing, the claim is over"
+    if satisfied is None:
+        return f"the operator looks for nodes; {NOT_SEEN}"
+    if satisfied.status == "True":
+        return end_of_hold(claim)
+    if coming := coming_loans(claim, index):
+        return f"{listed(loan.spec.node_name for loan in coming)} come back for it"
+    if satisfied.reason == "Binding":
+        return "kube-scheduler binds its pods"
+    return "loans are recalled, or free nodes held, as soon as there are any for it"
+
+
+def _claim_trouble(claim: CapacityClaim) -> str:
+    satisfied, expired = claim.status.condition("Satisfied"), claim.status.condition("Expired")
+    if expired and expired.status == "True":
+        return f"{expired.reason}: {expired.message}"
+    return f"{satisfied.reason}: {satisfied.message}" if satisfied and satisfied.status == "False" else ""
+
+
+def _claim_facts(claim: CapacityClaim, index: Index) -> Facts:
+    priority, coming = index.priority_of(claim), coming_loans(claim, index)
+    names = {loan.metadata.name for loan in coming}
+    pods, ttl = pods_of(claim, index), claim.spec.ttl_seconds
+    bound = sum(bool(pod.node) for pod in pods)
+    expires = created(claim) + timedelta(seconds=ttl) if ttl and claim.metadata.creation_timestamp else None
+    others = [loan for loan in index.loans_of(claim.spec.pool_name) if loan.metadata.name not in names]
+    refused = [] if priority is None else [(loan, _why_not_recalled(loan, priority)) for loan in others]
+    return given(
+        ("pool", claim.spec.pool_name),
+        ("priority", f"{priority} ({claim.spec.priority_class_name or 'default'})" if priority is not None else ""),
+        ("recall class", claim.spec.recall_class),
+        ("pods", f"{bound} of {len(pods)} bound" if pods else "none yet"),
+        ("expires", moment(expires, index.now) if expires else ""),
+        *((f"loan {loan.metadata.name}", next_step_of(loan)) for loan in coming[:MOST]),
+        *((f"not recalled: loan {loan.metadata.name}", why) for loan, why in refused[:MOST] if why),
+    )
+
+
+def _why_not_recalled(loan: NodeLoan, priority: int) -> str:
+    if loan.is_wanted_back:
+        claim = loan.spec.back.claim if loan.spec.back else None
+        return f"it returns for {f'claim {claim.namespace}/{claim.name}' if claim else 'nobody yet'}"
+    return f"its priority {loan.spec.priority} is not below {priority}" if loan.spec.priority >= priority else ""
+
+
+def end_of_hold(claim: CapacityClaim) -> str:
+    """When the claim lets go of its nodes."""
+    return (
+        "once all pods of the claim are bound, the fence goes"
+        if is_automatic(claim)
+        else "it is held until the claim is deleted or expires"
+    )
