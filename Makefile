@@ -29,7 +29,7 @@ lock: $(READY) ## write the lock files anew from pyproject.toml, with the newest
 lint: $(READY) ## ruff, mypy, and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/tidegate
+	$(BIN)/mypy operator/tidegate e2e tests
 	$(BIN)/lint-imports --no-logo
 
 crds: $(READY) ## write crds/ and the chart's copy of it from the models
