@@ -367,7 +367,8 @@ class FakeKube:
     def _admit(self, pod: Json, node: Json, running: Objects) -> None:
         short = short_of(pod, node, running)
         if not selected(pod["spec"], node):
-            reason, message = "NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity"
+            reason = "NodeAffinity"
+            message = f"Predicate {reason} failed: node(s) didn't match Pod's node affinity/selector"
         elif short:
             reason, message = f"OutOf{short}", f"Node didn't have enough resource: {short}"
         else:
