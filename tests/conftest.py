@@ -26,7 +26,7 @@ def lab() -> Lab:
     """A real Kubernetes and a real Slurm. The first test that asks brings them up; they stay up for the next run."""
     from e2e.lab import Lab
 
-    return Lab.up(os.environ.get("TIDEGATE_LAB", "tidegate"))
+    return Lab.up(os.environ.get("TIDEGATE_LAB", "tidegate"), slurm=os.environ.get("TIDEGATE_SLURM", "24.11"))
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def test_one_operator_at_a_time(default: list[Manifest]) -> None:
 
 def test_the_operator_is_started_probed_and_told_its_namespace(default: list[Manifest]) -> None:
     container = one(default, "Deployment")["spec"]["template"]["spec"]["containers"][0]
-    assert container["command"] == ["tidegate", "operator"]
+    assert container["command"] == ["tidegate", "operator", "--log-level", "info"]
     assert {"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}} in container["env"]
     ports = {p["name"]: p["containerPort"] for p in container["ports"]}
     assert ports == {"probes": 8080, "metrics": 9090}
@@ -211,6 +211,7 @@ def test_everything_on_shows_in_the_pod(helm: Helm) -> None:
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("crds.enabled=maybe", "enabled"),
         ("returnAll.timeoutSeconds=0", "timeoutSeconds"),
+        ("logLevel=trace", "logLevel"),
         ("env[0].value=x", "env"),
         ("env[0].name=POD_NAMESPACE", "env"),
         ("metrics.serviceMonitor.interval=soon", "interval"),
