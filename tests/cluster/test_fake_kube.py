@@ -79,6 +79,11 @@ def affinity(operator: str, *values: str, key: str = "zone", fields: bool = Fals
     return {"affinity": {"nodeAffinity": required}}
 
 
+EMPTY_TERM: Json = {
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}]}}}
+}
+
+
 @pytest.mark.parametrize(
     ("node_spec", "pod_spec", "fits"),
     [
@@ -103,6 +108,7 @@ def affinity(operator: str, *values: str, key: str = "zone", fields: bool = Fals
         ({}, affinity("Lt", "8", key="none"), False),
         ({}, affinity("In", "n1", key="metadata.name", fields=True), True),
         ({}, affinity("In", "n2", key="metadata.name", fields=True), False),
+        ({}, EMPTY_TERM, False),
         ({}, {"schedulingGates": [{"name": "g"}]}, False),
     ],
 )
