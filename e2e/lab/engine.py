@@ -1,0 +1,217 @@
+"""The container engine: one that is there already, or a private dockerd for as long as labs need it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import DockerException
+
+from e2e.lab import leftovers
+from e2e.lab.debian import install
+from e2e.lab.errors import LabError
+from e2e.lab.host_settings import restore_rules, restore_sysctls, save_rules, save_sysctls
+from e2e.lab.machine import Machine
+from e2e.lab.paths import cache_dir
+from e2e.lab.processes import ProcessId
+from e2e.lab.progress import Progress
+from e2e.lab.tools import OWN
+
+RUN = Path("/run/tidegate-lab")
+RECORD = RUN / "engine.json"
+SOCKET = RUN / "docker.sock"
+LOG = RUN / "dockerd.log"
+LOCK = Path("/run/lock/tidegate-lab")
+
+BRIDGE_PREFIX = "tglab"
+"""How the names of our networks' links begin, by which their packet filter rules are known."""
+
+SIDE_EFFECTS = ("/etc/docker", "/opt/containerd", "/run/docker", "/run/containerd", "/sys/fs/cgroup/systemd/docker")
+"""Directories that dockerd and containerd make outside the places they were given."""
+
+RUNTIME_WRAPPER = "without-resource"
+
+
+@dataclass
+class Record:
+    """What was there before the private engine, and who uses it: all that is needed to take it away again."""
+
+    process: ProcessId | None = None
+    users: list[str] = field(default_factory=list)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    rules: dict[str, str] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
+    data: str = ""
+
+    @classmethod
+    def load(cls) -> "Record | None":
+        try:
+            text = json.loads(RECORD.read_text())
+        except FileNotFoundError:
+            return None
+        process = text.pop("process")
+        return cls(process=ProcessId(**process) if process else None, **text)
+
+    def save(self) -> None:
+        RUN.mkdir(mode=0o755, exist_ok=True)
+        fresh = RECORD.with_suffix(".new")
+        fresh.write_text(json.dumps(asdict(self), indent=1))
+        fresh.replace(RECORD)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A reachable engine. `private` ones were started by the lab and end with its last user."""
+
+    client: Any
+    host: str
+    private: bool
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes `docker` and `kind` talk to this engine."""
+        return {"DOCKER_HOST": self.host} if self.host else {}
+
+
+def connect() -> Engine | None:
+    """The engine that labs use now, if one answers."""
+    record = Record.load()
+    if record and record.process and record.process.alive:
+        return _reach(f"unix://{SOCKET}", private=True)
+    host = os.environ.get("DOCKER_HOST", "")
+    return None if host == f"unix://{SOCKET}" else _reach(host, private=False)
+
+
+def _reach(host: str, *, private: bool) -> Engine | None:
+    try:
+        client = docker.DockerClient(base_url=host, timeout=600) if host else docker.from_env(timeout=600)
+        client.ping()
+    except DockerException:
+        return None
+    return Engine(client, host, private)
+
+
+def acquire(user: str, machine: Machine, progress: Progress) -> Engine:
+    """An engine for this lab; starts the private one where none is reached."""
+    with _lock():
+        engine = connect()
+        if engine is None:
+            if not machine.root:
+                raise LabError(
+                    "no Docker engine answers and only root can start one:"
+                    " start Docker and join its group, or run the lab as root"
+                )
+            progress.note("no Docker engine answers: a private one is started")
+            with progress.step("Docker engine"):
+                engine = _start(machine)
+        if engine.private:
+            record = Record.load() or Record()
+            if user not in record.users:
+                record.users.append(user)
+                record.save()
+        return engine
+
+
+def release(user: str) -> None:
+    """Says that this lab needs the engine no more; the last user's word ends a private one, whatever is left of it."""
+    with _lock():
+        record = Record.load()
+        if record is None:
+            return
+        record.users = [name for name in record.users if name != user]
+        if record.users:
+            record.save()
+            return
+        if record.process:
+            record.process.end(patience=20)
+        leftovers.sweep(RUN, Path(record.data))
+        restore_rules(record.rules, lambda rule: "DOCKER" in rule or BRIDGE_PREFIX in rule)
+        restore_sysctls(record.sysctls)
+        for path in record.absent:
+            shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(RUN, ignore_errors=True)
+
+
+def revive(machine: Machine) -> None:
+    """Starts the private engine again if it died while labs were up, so that what it ran can be removed in order."""
+    with _lock():
+        record = Record.load()
+        if record and not (record.process and record.process.alive):
+            leftovers.end_processes(RUN)
+            _start(machine)
+
+
+def _start(machine: Machine) -> Engine:
+    record = Record.load()
+    if record is None:
+        install(dockerd="docker.io", iptables="iptables", mmdebstrap="mmdebstrap")
+        record = Record(
+            sysctls=save_sysctls(),
+            rules=save_rules(),
+            absent=[path for path in SIDE_EFFECTS if not os.path.lexists(path)],
+            data=str(cache_dir() / "docker"),
+        )
+        # saved before anything changes: a lab killed during its start can still be taken away
+        record.save()
+    Path(record.data).mkdir(parents=True, exist_ok=True)
+    for name in ("docker.pid", "docker.sock"):
+        (RUN / name).unlink(missing_ok=True)
+    with LOG.open("a") as log:
+        process = subprocess.Popen(
+            _command(record, machine),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, leftovers.MARK: str(RUN)},
+        )
+    record.process = ProcessId.of(process.pid)
+    record.save()
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if engine := _reach(f"unix://{SOCKET}", private=True):
+            return engine
+        time.sleep(0.1)
+    said = LOG.read_text().splitlines()[-1:] or ["no word"]
+    raise LabError(f"dockerd did not start: {said[0]} (all of it in {LOG})")
+
+
+def _command(record: Record, machine: Machine) -> list[str]:
+    configuration = RUN / "daemon.json"
+    settings: dict[str, Any] = {
+        "data-root": record.data,
+        "exec-root": str(RUN / "exec"),
+        "pidfile": str(RUN / "docker.pid"),
+        "hosts": [f"unix://{SOCKET}"],
+        # every lab brings its own network; docker0 would outlive the engine
+        "bridge": "none",
+        "ip6tables": False,
+        # one cgroup for all of ours: what escaped a crash is found there
+        "cgroup-parent": leftovers.CGROUP,
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        "log-driver": "json-file",
+        "log-opts": {"max-size": "50m"},
+    }
+    if not machine.resource_capability:
+        settings["oom-score-adjust"] = 0
+        settings["default-runtime"] = RUNTIME_WRAPPER
+        settings["runtimes"] = {RUNTIME_WRAPPER: {"path": str(OWN.build(LOG) / "runc-without-resource")}}
+    configuration.write_text(json.dumps(settings, indent=1))
+    return ["dockerd", "--config-file", str(configuration)]
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    """One at a time starts or ends the engine."""
+    LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with LOCK.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,3 @@
+module tidegate.dev/lab/own
+
+go 1.26.0
