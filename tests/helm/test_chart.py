@@ -230,5 +230,5 @@ def test_notes_tell_what_to_do_next(helm: Helm, kubectl: Kubectl) -> None:
     )
     assert done.returncode == 0, done.stderr
     notes = done.stdout.partition("NOTES:")[2]
-    assert "kubectl create secret generic slurm --namespace tidegate-system" in notes
+    assert "kubectl create secret generic slurm-campus --namespace tidegate-system" in notes
     assert "helm uninstall" in notes
