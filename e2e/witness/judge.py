@@ -32,6 +32,8 @@ class Verdict:
     gaps: int
     jobs: int
     """Jobs that recalls touched, all of them accounted for unless a break says otherwise."""
+    last_gap: str = ""
+    """Why the last look failed that did."""
 
     @property
     def ok(self) -> bool:
@@ -43,7 +45,7 @@ class Verdict:
         if self.ok:
             return f"no promise was broken ({seen})"
         if not self.breaks:
-            return f"the witness saw nothing ({seen})"
+            return f"the witness saw nothing ({seen}); {self.last_gap}"
         lines = [f"  promise {b.promise}, {b.time:%H:%M:%S.%f}, {b.subject}: {b.sentence}" for b in self.breaks]
         return "\n".join([f"{len(self.breaks)} breaks ({seen})", *lines])
 
@@ -78,7 +80,7 @@ class Judge:
         self._between(moment.before, moment.after, moment)
         self._last = moment
 
-    def verdict(self, gaps: int) -> Verdict:
+    def verdict(self, gaps: int, last_gap: str = "") -> Verdict:
         """The sum of it, with the account of all jobs as they were last seen."""
         breaks = dict(self.breaks)
         if self._last is not None:
@@ -87,7 +89,7 @@ class Judge:
                     found = Break(4, self._last.time, f"job {job_id}", sentence)
                     breaks.setdefault((4, found.subject, sentence), found)
         ordered = sorted(breaks.values(), key=lambda one: (one.time, one.promise, one.subject))
-        return Verdict(tuple(ordered), self.samples, gaps, len(self._touched))
+        return Verdict(tuple(ordered), self.samples, gaps, len(self._touched), last_gap)
 
     def _between(self, old: KubeSight, new: KubeSight, moment: Moment) -> None:
         self._reserve_first(old, new, moment)

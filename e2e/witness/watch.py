@@ -42,6 +42,7 @@ class Witness:
         self._kube = _Kubernetes(kubeconfig)
         self._slurm = _Slurm(rest_url, token)
         self._gaps = 0
+        self._last_gap = ""
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._end = threading.Event()
@@ -68,7 +69,7 @@ class Witness:
         if self._error is not None:
             raise RuntimeError("the witness died while it watched") from self._error
         with self._lock:
-            return self._judge.verdict(self._gaps)
+            return self._judge.verdict(self._gaps, self._last_gap)
 
     def _run(self) -> None:
         try:
@@ -85,8 +86,9 @@ class Witness:
                 before = self._kube.look()
                 slurm = self._slurm.look()
                 after = self._kube.look()
-            except Unseen:
+            except Unseen as gap:
                 self._gaps += 1
+                self._last_gap = str(gap)
                 return
             moment = Moment(datetime.now(UTC), before, slurm, after)
             self._judge.look(moment)

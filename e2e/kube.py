@@ -1,0 +1,103 @@
+"""The test's own hands in Kubernetes: raw JSON by the official client, as the administrator."""
+
+# The library is typed in part only.
+# mypy: untyped-calls-exclude=kubernetes
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes.client import ApiClient, Configuration
+from kubernetes.config import load_kube_config
+
+Json = dict[str, Any]
+
+_GROUPS = {
+    "nodes": "/api/v1",
+    "pods": "/api/v1",
+    "events": "/api/v1",
+    "secrets": "/api/v1",
+    "namespaces": "/api/v1",
+    "deployments": "/apis/apps/v1",
+    "replicasets": "/apis/apps/v1",
+    "leases": "/apis/coordination.k8s.io/v1",
+    "priorityclasses": "/apis/scheduling.k8s.io/v1",
+    "customresourcedefinitions": "/apis/apiextensions.k8s.io/v1",
+    "slurmclusters": "/apis/tidegate.dev/v1alpha1",
+    "batchpools": "/apis/tidegate.dev/v1alpha1",
+    "nodeloans": "/apis/tidegate.dev/v1alpha1",
+    "capacityclaims": "/apis/tidegate.dev/v1alpha1",
+}
+
+
+class Refused(Exception):  # noqa: N818 - an answer of the API server
+    """The API server refused a request; `status` is the HTTP status, 0 without an answer."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(f"{status}: {words}")
+        self.status = status
+
+
+class Kube:
+    """Objects by plural name, such as `nodeloans`."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        configuration = Configuration()
+        load_kube_config(config_file=str(kubeconfig), client_configuration=configuration)
+        self._api = ApiClient(configuration)
+
+    def list(self, plural: str, namespace: str = "", **query: str) -> list[Json]:
+        """All objects, of all namespaces when none is named."""
+        items: list[Json] = self._ask("GET", _path(plural, namespace), query=query)["items"]
+        return items
+
+    def get(self, plural: str, name: str, namespace: str = "") -> Json | None:
+        """The object, or None."""
+        try:
+            return self._ask("GET", _path(plural, namespace, name))
+        except Refused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def create(self, plural: str, body: Json, namespace: str = "") -> Json:
+        """Make an object."""
+        return self._ask("POST", _path(plural, namespace), body=body)
+
+    def patch(self, plural: str, name: str, body: Json, namespace: str = "", subresource: str = "") -> Json:
+        """Merge a patch into an object."""
+        path = _path(plural, namespace, name) + (f"/{subresource}" if subresource else "")
+        return self._ask("PATCH", path, body=body)
+
+    def delete(self, plural: str, name: str, namespace: str = "", **options: Any) -> None:
+        """Ask for an object's end; one that is gone is fine."""
+        try:
+            self._ask("DELETE", _path(plural, namespace, name), body=options or None)
+        except Refused as error:
+            if error.status != 404:
+                raise
+
+    def _ask(self, method: str, path: str, query: dict[str, str] | None = None, body: Any = None) -> Json:
+        headers = {"Accept": "application/json"}
+        if method == "PATCH":
+            headers["Content-Type"] = "application/merge-patch+json"
+        request = self._api.param_serialize(
+            method, path, query_params=query or {}, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        try:
+            response = self._api.call_api(*request, _request_timeout=10)
+            data = response.read()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Refused(0, str(error)) from error
+        if response.status >= 300:
+            raise Refused(response.status, data.decode(errors="replace")[:500])
+        answer: Json = json.loads(data)
+        return answer
+
+
+def _path(plural: str, namespace: str = "", name: str = "") -> str:
+    parts = [_GROUPS[plural], *(("namespaces", namespace) if namespace else ()), plural, *((name,) if name else ())]
+    return "/".join(parts)

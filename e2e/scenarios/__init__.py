@@ -1,0 +1,1 @@
+"""What people do and what goes wrong, played on a real Kubernetes and a real Slurm."""
