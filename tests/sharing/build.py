@@ -14,7 +14,6 @@ from tidegate.api import (
     CapacityClaimStatus,
     ClaimReference,
     Condition,
-    HolderReference,
     LoanReturn,
     Metadata,
     NodeLoan,
@@ -135,7 +134,9 @@ def pod(
         memory_mib=memory_mib,
         priority=priority,
         priority_class_name=priority_class_name,
-        owner=Owner("apps/v1", "ReplicaSet", owner, f"uid-{owner}") if owner else Owner("v1", "Pod", name, f"uid-{name}"),
+        owner=Owner("apps/v1", "ReplicaSet", owner, f"uid-{owner}")
+        if owner
+        else Owner("v1", "Pod", name, f"uid-{name}"),
         labels={CLAIM_LABEL: claim} if claim else {},
         annotations={},
         tolerations=tuple(tolerations),
@@ -295,7 +296,7 @@ def claim(
     status: CapacityClaimStatus | None = None,
 ) -> CapacityClaim:
     """An explicit claim, or with `holder` the claim for the pods of that ReplicaSet."""
-    reference = HolderReference(api_version="apps/v1", kind="ReplicaSet", name=holder, uid=f"uid-{holder}")
+    reference = {"api_version": "apps/v1", "kind": "ReplicaSet", "name": holder, "uid": f"uid-{holder}"}
     return CapacityClaim(
         metadata=Metadata(
             name=name,
@@ -419,7 +420,7 @@ def snapshot(
     priority_classes: Mapping[str, int] | None = None,
     default_priority_class: str = "",
 ) -> Snapshot:
-    """A world of these things. Without others: one pool, one SlurmCluster, a Slurm that answers; nodes idle for long."""
+    """A world of these things; beside them one pool, one SlurmCluster and a Slurm that answers. Nodes idle for long."""
     nodes = {thing.name: thing for thing in things if isinstance(thing, Node)}
     pools = tuple(thing for thing in things if isinstance(thing, BatchPool)) or (pool(),)
     clusters = [thing for thing in things if isinstance(thing, SlurmCluster)] or [cluster()]

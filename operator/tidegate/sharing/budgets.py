@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from tidegate.api import BatchPool
+from tidegate.api import BatchPool, NodeLoan
 from tidegate.sharing.index import Index, created
 
 
 def loans_in_window(node_name: str, pool: BatchPool, index: Index) -> int:
     """Loans of the node that started within the pool's flap window; loans that never got the fence do not count."""
-    start = index.now - timedelta(seconds=pool.spec.lending.flap_budget.window_seconds)
     return sum(
-        loan.spec.node_name == node_name and created(loan) > start and loan.status.is_true("Fenced")
+        loan.spec.node_name == node_name and in_window(loan, pool, index) and loan.status.is_true("Fenced")
         for loan in index.snapshot.loans
     )
+
+
+def in_window(loan: NodeLoan, pool: BatchPool, index: Index) -> bool:
+    """Whether the loan started within the pool's flap window."""
+    return created(loan) > index.now - timedelta(seconds=pool.spec.lending.flap_budget.window_seconds)

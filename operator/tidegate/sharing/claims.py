@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import timedelta
 
 from tidegate.api import BatchPool, CapacityClaim, CapacityClaimSpec, CapacityClaimStatus, HolderReference, NodeLoan
@@ -18,8 +19,8 @@ from tidegate.sharing.commands import (
     WriteClaimStatus,
 )
 from tidegate.sharing.fit import extra_nodes_needed, may_run
-from tidegate.sharing.idleness import held_by, set_aside
 from tidegate.sharing.index import Index, created, wants_gpu
+from tidegate.sharing.lending import free_nodes
 from tidegate.sharing.snapshot import Node, Owner, Pod, Taint
 
 FORGET_SECONDS = 600
@@ -77,6 +78,15 @@ def nodes_lacking(claim: CapacityClaim, pool: BatchPool, index: Index) -> int:
     return max(_needed_now(_waiting(claim, pool, index), held, pool, index) - len(coming), 0)
 
 
+def helpful(claim: CapacityClaim, loans: Iterable[NodeLoan], pool: BatchPool, index: Index) -> list[NodeLoan]:
+    """Those of the loans whose nodes exist and could run a waiting pod of the claim; an explicit claim takes any."""
+    there = [loan for loan in loans if loan.spec.node_name in index.snapshot.nodes]
+    if not is_automatic(claim):
+        return there
+    pods = _waiting(claim, pool, index)
+    return [loan for loan in there if any(may_run(p, index.snapshot.nodes[loan.spec.node_name]) for p in pods)]
+
+
 def _waiting(claim: CapacityClaim, pool: BatchPool, index: Index) -> list[Pod]:
     return [p for p in pods_of(claim, index) if not p.node and not p.gated and wants_gpu(p, pool)]
 
@@ -127,7 +137,7 @@ def _automatic_claim(namespace: str, owner: Owner, pods: list[Pod], pool: BatchP
 
 
 def tend(claim: CapacityClaim, index: Index) -> list[Command]:
-    """Let the claim's pods onto its nodes, hold free nodes for an explicit claim, and keep its size true."""
+    """Let the claim's pods onto its nodes, and keep the size of an automatic claim true."""
     pool = index.pools.get(claim.spec.pool_name)
     if pool is None:
         return []
@@ -137,17 +147,26 @@ def tend(claim: CapacityClaim, index: Index) -> list[Command]:
         for pod in pods_of(claim, index)
         if not pod.node and not any(t.tolerates(fence) for t in pod.tolerations)
     ]
-    held, coming = held_nodes(claim, index), coming_loans(claim, index)
     if is_automatic(claim):
+        held, coming = held_nodes(claim, index), coming_loans(claim, index)
         needed = len(held) + max(_needed_now(_waiting(claim, pool, index), held, pool, index), len(coming))
         if needed > claim.spec.nodes:
             commands.append(ResizeClaim(claim, needed))
-        return commands
-    free = [
-        n for n in index.nodes_of_pool[pool.metadata.name] if not set_aside(n, pool) and not held_by(n, pool, index)
-    ]
-    lacking = max(claim.spec.nodes - len(held) - len(coming), 0)
-    return commands + [HoldNode(node, claim.metadata.uid) for node in free[:lacking]]
+    return commands
+
+
+def hold_free(index: Index) -> list[HoldNode]:
+    """Free nodes for what explicit claims lack, in the claims' order; no node for two of them."""
+    commands: list[HoldNode] = []
+    taken: set[str] = set()
+    for claim in in_order(index):
+        pool = index.pools.get(claim.spec.pool_name)
+        if pool is None or is_automatic(claim) or not (lacking := nodes_lacking(claim, pool, index)):
+            continue
+        free = [node for node in free_nodes(pool, index) if node.name not in taken][:lacking]
+        taken |= {node.name for node in free}
+        commands += [HoldNode(node, claim.metadata.uid) for node in free]
+    return commands
 
 
 def let_go(index: Index) -> list[Command]:
@@ -157,14 +176,8 @@ def let_go(index: Index) -> list[Command]:
         uid = claim_of_fence(node.fence) if node.fence else None
         if uid and uid not in index.live_claims:
             commands.append(FreeNode(node, uid))
-    for claim in index.snapshot.claims:
-        if (
-            claim.is_over
-            and is_automatic(claim)
-            and claim.metadata.deletion_timestamp is None
-            and _is_old(claim, index)
-        ):
-            commands.append(ForgetClaim(claim))
+    ended = (c for c in index.snapshot.claims if c.is_over and c.metadata.deletion_timestamp is None)
+    commands += [ForgetClaim(claim) for claim in ended if is_automatic(claim) and _is_old(claim, index)]
     return commands
 
 

@@ -6,8 +6,9 @@ from datetime import datetime
 
 from tidegate.api import BatchPool
 from tidegate.api.names import RETURN_FINALIZER
-from tidegate.sharing.claims import in_order, let_go, make_automatic, tend, write_status
-from tidegate.sharing.commands import Command, ForgetLoan, GuardPool, HoldNode
+from tidegate.sharing.budgets import in_window
+from tidegate.sharing.claims import hold_free, in_order, let_go, make_automatic, tend, write_status
+from tidegate.sharing.commands import Command, ForgetLoan, GuardPool
 from tidegate.sharing.index import Index, created
 from tidegate.sharing.lending import lend
 from tidegate.sharing.loans import advance, finish
@@ -29,14 +30,15 @@ def decide(snapshot: Snapshot, now: datetime) -> list[Command]:
     commands += make_automatic(index)
     for claim in in_order(index):
         commands += tend(claim, index)
-    recalls, recallable = recall_for_claims(index)
-    commands += recalls
+    holds = hold_free(index)
+    recalls, recallable = recall_for_claims(index, holds)
+    commands += [*holds, *recalls]
     for claim in snapshot.claims:
         if not claim.is_over:
             commands += write_status(claim, recallable.get(claim.metadata.uid, 0), index)
     commands += let_go(index)
     turned = {command.key for command in recalls}
-    held = frozenset(command.node.name for command in commands if isinstance(command, HoldNode))
+    held = frozenset(hold.node.name for hold in holds)
     for pool in index.pools.values():
         more = [c for c in recall_by_terms(pool, index) if c.key not in turned]
         turned |= {command.key for command in more}
@@ -61,7 +63,10 @@ def _lend_guarded(pool: BatchPool, index: Index, held: frozenset[str]) -> list[C
 
 
 def _forget(index: Index) -> list[Command]:
-    """Ended loans beyond the pool's history limit; each node keeps its newest, which holds its number."""
+    """Ended loans beyond the pool's history limit; each node keeps its newest, which holds its number.
+
+    Those within the flap window stay, too: they are what the flap budget counts.
+    """
     newest: dict[str, str] = {}
     commands: list[Command] = []
     kept: dict[str, int] = {}
@@ -71,7 +76,9 @@ def _forget(index: Index) -> list[Command]:
         kept[loan.spec.pool_name] = kept.get(loan.spec.pool_name, 0) + 1
         first_of_node = newest.setdefault(loan.spec.node_name, loan.metadata.name) == loan.metadata.name
         node_exists = loan.spec.node_name in index.snapshot.nodes
-        beyond = pool is None or kept[loan.spec.pool_name] > pool.spec.history_limit
+        beyond = pool is None or (
+            kept[loan.spec.pool_name] > pool.spec.history_limit and not in_window(loan, pool, index)
+        )
         if beyond and not (first_of_node and node_exists) and loan.metadata.deletion_timestamp is None:
             commands.append(ForgetLoan(loan))
     return commands

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from tidegate.api import BatchPool, CapacityClaim, ClaimReference, LoanReturn, NodeLoan
-from tidegate.sharing.claims import in_order, nodes_lacking
-from tidegate.sharing.commands import Command, RecallLoan
+from tidegate.sharing.claims import helpful, in_order, nodes_lacking
+from tidegate.sharing.commands import Command, HoldNode, RecallLoan
 from tidegate.sharing.demand import nodes_wanted
 from tidegate.sharing.index import Index
 from tidegate.sharing.lending import free_nodes, sample_room
 from tidegate.sharing.victims import cheapest
 
 
-def recall_for_claims(index: Index) -> tuple[list[Command], dict[str, int]]:
-    """Recalls for what claims lack, and by claim UID how many loans could be recalled for it.
+def recall_for_claims(index: Index, holds: Iterable[HoldNode]) -> tuple[list[Command], dict[str, int]]:
+    """Recalls for what claims lack beside the free nodes that `holds` gives them, and by claim UID how many nodes it
+    could get so.
 
     Reserve first: a loan that is on its way back already, for nobody or for a claim that is over, is given to the claim
     before another one is recalled.
     """
+    free = Counter(hold.claim_uid for hold in holds)
     commands: list[Command] = []
     recallable: dict[str, int] = {}
     taken: set[str] = set()
@@ -28,11 +32,13 @@ def recall_for_claims(index: Index) -> tuple[list[Command], dict[str, int]]:
         priority = index.priority_of(claim)
         if pool is None or priority is None:
             continue
-        loans = [loan for loan in index.loans_of(pool.metadata.name) if loan.metadata.name not in taken]
+        loans = helpful(claim, index.loans_of(pool.metadata.name), pool, index)
+        loans = [loan for loan in loans if loan.metadata.name not in taken]
         returning = [loan for loan in loans if loan.is_wanted_back and not _promised(loan, index)]
         lent = [loan for loan in loans if not loan.is_wanted_back and loan.spec.priority < priority]
-        recallable[claim.metadata.uid] = len(returning) + len(lent)
-        lacking = nodes_lacking(claim, pool, index)
+        held = free[claim.metadata.uid]
+        recallable[claim.metadata.uid] = held + len(returning) + len(lent)
+        lacking = nodes_lacking(claim, pool, index) - held
         chosen = returning[:lacking]
         chosen += cheapest(lent, lacking - len(chosen), claim.spec.recall_class, index)
         for loan in chosen:
