@@ -86,7 +86,7 @@ def stage(loan: NodeLoan) -> Literal["joining", "lent", "returning"]:
 def write_cluster_status(cluster: SlurmCluster, index: Index) -> list[Command]:
     """Whether Slurm answers, and what it can do."""
     state = index.snapshot.slurm.get(cluster.metadata.name)
-    if state is None:
+    if state is None or (state.observed is None and not state.error):
         return []
     generation = cluster.metadata.generation or None
     status = SlurmClusterStatus(
