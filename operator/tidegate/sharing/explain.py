@@ -9,7 +9,7 @@ from tidegate.api import BatchPool, NodeLoan
 from tidegate.sharing.explain_claims import explain_claim
 from tidegate.sharing.explain_loans import explain_loan, next_step_of
 from tidegate.sharing.explain_nodes import explain_nodes, pool_blocker
-from tidegate.sharing.explanation import MOST, NOT_SEEN, Explanation, given, listed, said, unknown
+from tidegate.sharing.explanation import MOST, NOT_SEEN, Explanation, given, listed, reasoned, said, unknown
 from tidegate.sharing.idleness import Blocker
 from tidegate.sharing.index import Index
 
@@ -46,9 +46,9 @@ def _explain_pool(name: str, index: Index) -> Explanation:
         f"pool {name}",
         ", ".join(f"{owner} {count}" for owner, count in sorted(owners.items())) or "it has no nodes",
         ready.last_transition_time if ready else None,
-        f"{ready.reason}: {ready.message}".removesuffix(": ") if ready else NOT_SEEN,
+        reasoned(ready.reason, ready.message) if ready else NOT_SEEN,
         _next_of_pool(pool, blocker, can_be_lent),
-        f"{blocker.reason}: {blocker.message}" if blocker else "",
+        reasoned(blocker.reason, blocker.message) if blocker else "",
         given(
             ("demand", f"{pool.status.demand_nodes} nodes beyond those lent and joining"),
             ("policy", pool.spec.lending.policy),

@@ -17,6 +17,7 @@ from tidegate.sharing.explanation import (
     key_of,
     listed,
     moment,
+    reasoned,
     unknown,
 )
 from tidegate.sharing.index import Index, created
@@ -69,8 +70,8 @@ def _next_of_claim(claim: CapacityClaim, index: Index) -> str:
 def _claim_trouble(claim: CapacityClaim) -> str:
     satisfied, expired = claim.status.condition("Satisfied"), claim.status.condition("Expired")
     if expired and expired.status == "True":
-        return f"{expired.reason}: {expired.message}"
-    return f"{satisfied.reason}: {satisfied.message}" if satisfied and satisfied.status == "False" else ""
+        return reasoned(expired.reason, expired.message)
+    return reasoned(satisfied.reason, satisfied.message) if satisfied and satisfied.status == "False" else ""
 
 
 def _claim_facts(claim: CapacityClaim, index: Index) -> Facts:

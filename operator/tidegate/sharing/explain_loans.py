@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tidegate.api import LEND_STEPS, OVERDUE, RETURN_STEPS, BatchPool, NodeLoan
-from tidegate.sharing.explanation import NOT_SEEN, Explanation, Facts, given, lasted, moment, unknown, utc
+from tidegate.sharing.explanation import NOT_SEEN, Explanation, Facts, given, lasted, moment, reasoned, unknown, utc
 from tidegate.sharing.index import Index, created
 from tidegate.sharing.standing import stage
 
@@ -96,7 +96,7 @@ def _loan_trouble(loan: NodeLoan, pool: BatchPool | None, index: Index) -> str:
     if overdue and overdue.status == "True":
         return f"overdue since {utc(overdue.last_transition_time)}: {overdue.message or 'the deadline has passed'}"
     if step and step.status == "False":
-        return f"{step.reason}: {step.message}" if step.message else step.reason
+        return reasoned(step.reason, step.message)
     if pool is None:
         return f"pool {loan.spec.pool_name} does not exist; without it the Slurm of this loan is not known"
     ready = pool.status.condition("Ready")
@@ -114,9 +114,9 @@ def why_back(loan: NodeLoan) -> str:
     """Why the loan returns or returned."""
     back, recalled = loan.spec.back, loan.status.condition("Recalled")
     if back:
-        return f"{back.reason}: {back.message}" if back.message else back.reason
+        return reasoned(back.reason, back.message)
     if recalled and recalled.status == "True":
-        return f"{recalled.reason}: {recalled.message}" if recalled.message else recalled.reason
+        return reasoned(recalled.reason, recalled.message)
     return "the loan was asked to return or deleted"
 
 
@@ -128,7 +128,7 @@ def _loan_facts(loan: NodeLoan, index: Index) -> Facts:
     for step in done:
         then = step.last_transition_time
         time = f"{utc(then)} after {lasted(then - before)}" if before else utc(then)
-        steps.append((step.type, f"{time}, {step.reason}{f': {step.message}' if step.message else ''}"))
+        steps.append((step.type, f"{time}, {reasoned(step.reason, step.message)}"))
         before = then
     jobs = [
         (f"job {job.job_id}", f"{job.action} {utc(job.time)}{'' if job.requeueable else ', it may not be requeued'}")

@@ -10,7 +10,18 @@ from tidegate.api.names import FENCE_TAINT, claim_of_fence, slurm_node_name
 from tidegate.sharing.budgets import loans_in_window
 from tidegate.sharing.explain_claims import end_of_hold
 from tidegate.sharing.explain_loans import last_loan, on_loan, why_back
-from tidegate.sharing.explanation import MOST, NOT_SEEN, Explanation, Facts, given, key_of, listed, unknown, utc
+from tidegate.sharing.explanation import (
+    MOST,
+    NOT_SEEN,
+    Explanation,
+    Facts,
+    given,
+    key_of,
+    listed,
+    reasoned,
+    unknown,
+    utc,
+)
 from tidegate.sharing.idleness import Blocker, kubernetes_blocker, lend_blocker
 from tidegate.sharing.index import Index, gpu_resource, gpus_of
 from tidegate.sharing.lending import allowed, free_nodes, stopped
@@ -99,7 +110,7 @@ def _at_home(node: Node, pool: BatchPool, blocker: Blocker | None, index: Index)
     else:
         because = f"no GPU pod is on it{f' since {utc(since)}' if since else ''}, and it is not lent"
     next_step = _way_out(blocker, node, pool) if blocker else f"it is lent when no GPU pod was on it for {idle} s"
-    words = f"{blocker.reason}: {blocker.message}" if blocker else ""
+    words = reasoned(blocker.reason, blocker.message) if blocker else ""
     return _node(node, "Kubernetes", because, next_step, words, index)
 
 

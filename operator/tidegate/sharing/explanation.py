@@ -63,11 +63,14 @@ def given(*facts: tuple[str, str]) -> Facts:
     return tuple((name, value) for name, value in facts if value)
 
 
+def reasoned(reason: str, message: str) -> str:
+    """A reason and its sentence, where there is one."""
+    return f"{reason}: {message}" if message else reason
+
+
 def said(condition: Condition | None) -> str:
     """A condition in one line."""
-    if condition is None:
-        return "Unknown"
-    return f"{condition.status}, {condition.reason}{f': {condition.message}' if condition.message else ''}"
+    return f"{condition.status}, {reasoned(condition.reason, condition.message)}" if condition else "Unknown"
 
 
 def listed(names: Iterable[str]) -> str:
