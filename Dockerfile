@@ -11,7 +11,7 @@ WORKDIR /src
 COPY requirements-operator.lock ./
 RUN ["/opt/tidegate/bin/pip", "install", "--quiet", "--no-cache-dir", "--only-binary", ":all:", \
      "--require-hashes", "--requirement", "requirements-operator.lock"]
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY operator/tidegate operator/tidegate
 RUN ["/opt/tidegate/bin/pip", "install", "--quiet", "--no-cache-dir", "--no-deps", "."]
 RUN ["/opt/tidegate/bin/pip", "uninstall", "--quiet", "--yes", "pip"]
