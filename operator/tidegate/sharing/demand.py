@@ -147,7 +147,7 @@ def _lay(job: SlurmJob, rooms: list[Room], limit: int, sample: Room) -> bool:
 
 
 def _takes_jobs(node: SlurmNode, pool: BatchPool) -> bool:
-    usable = not node.is_draining and not node.states & {"INVALID_REG", "INVAL", "NOT_RESPONDING", "PLANNED_DOWN"}
+    usable = not node.takes_nothing and not node.states & {"INVALID_REG", "INVAL", "NOT_RESPONDING", "PLANNED_DOWN"}
     return usable and pool.spec.partition in node.partitions
 
 

@@ -10,7 +10,10 @@ from tidegate.api import Ladder, TouchedJob
 from tidegate.api.batch_pool import Recall
 from tidegate.sharing.snapshot import SlurmJob
 
-_DECLARED = re.compile(r"\btidegate:signal=(?:SIG)?([A-Z][A-Z0-9+-]{1,15})\b")
+SIGNALS = frozenset({"HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "URG", "WINCH"})
+"""Signals that a job may declare. slurmrestd ends the job of a signal that it does not know, so no other is sent."""
+
+_DECLARED = re.compile(r"\btidegate:signal=(?:SIG)?([A-Z0-9]+)\b")
 
 
 def declared_signal(job: SlurmJob) -> str | None:
@@ -19,7 +22,7 @@ def declared_signal(job: SlurmJob) -> str | None:
     Only such jobs are signalled: any other job would be ended by the signal, and be lost instead of requeued.
     """
     found = _DECLARED.search(job.comment)
-    return found.group(1) if found else None
+    return found.group(1) if found and found.group(1) in SIGNALS else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def climb(
     down = not waits
     if down:
         for job in jobs:
-            if not _did(known, job, "EndedByDown"):
+            if "COMPLETING" not in job.states and not _did(known, job, "EndedByDown"):
                 known[job.job_id] = _record(job, "EndedByDown", now)
     return Rungs(
         touched=tuple(known.values())[:256],
@@ -104,15 +107,21 @@ def _step(
     can_requeue: bool,
 ) -> _Step:
     waits_until = start + timedelta(seconds=ladder.drain_seconds)
+    saves_until = waits_until + timedelta(seconds=ladder.checkpoint_seconds)
+    patience = timedelta(seconds=ladder.requeue_seconds)
+    if before and before.action == "EndedByDown":
+        return _Step("EndedByDown", now)
+    if "COMPLETING" in job.states and not (before and before.action in ("Requeued", "Cancelled")):
+        # It ended by itself: nothing is to be done about it, and nothing of it is lost.
+        ended = job.end_time if job.end_time and job.end_time <= now else start
+        return _Step("Waited", max(saves_until, ended) + patience)
     if now < waits_until:
         return _Step("Waited", waits_until)
-    saves_until = waits_until + timedelta(seconds=ladder.checkpoint_seconds)
     if declared_signal(job) and now < saves_until:
         return _Step("Signalled", saves_until)
-    patience = timedelta(seconds=ladder.requeue_seconds)
     if job.requeueable:
         if not can_requeue:
-            return _Step("EndedByDown", now)
+            return _Step("Waited", now)
         return _Step("Requeued", _acted(before, "Requeued", now) + patience)
     spared_until = start + timedelta(seconds=terms.non_requeueable_seconds)
     if terms.non_requeueable_jobs == "Wait" and now < spared_until:
@@ -152,4 +161,8 @@ _WORDS = {
 
 
 def _message(jobs: tuple[SlurmJob, ...], known: dict[int, TouchedJob]) -> str:
-    return "; ".join(f"job {job.job_id} {_WORDS[known[job.job_id].action]}" for job in jobs[:8])
+    return "; ".join(f"job {job.job_id} {_doing(job, known)}" for job in jobs[:8])
+
+
+def _doing(job: SlurmJob, known: dict[int, TouchedJob]) -> str:
+    return "is being cleaned up" if "COMPLETING" in job.states else _WORDS[known[job.job_id].action]

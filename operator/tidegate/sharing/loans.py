@@ -129,21 +129,21 @@ def _fence(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> _Step |
                 "only the slurmd pod of this loan may come",
             )
         )
-    due = _due(loan, index, "Fenced", FENCE_SECONDS)
-    if not loan.status.is_true("Vacated") and index.now >= due:
-        return _recall(loan, "FenceOverdue", f"node {node.name} did not take the fence within {FENCE_SECONDS} s", pool)
     status = loan.status
-    if loan.status.condition("Fenced"):
+    if status.condition("Fenced"):
         status = _say(
             loan, status, index.now, "Fenced", False, "FenceLost", "somebody took the fence off; putting it back"
         )
+    due = _due(loan, status, index, "Fenced", FENCE_SECONDS)
+    if not status.is_true("Vacated") and index.now >= due:
+        return _recall(loan, "FenceOverdue", f"node {node.name} did not take the fence within {FENCE_SECONDS} s", pool)
     return _Step(_next(status, f"putting the fence on node {node.name}", due), after=[FenceNode(loan, node)])
 
 
 def _vacate(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> _Step | None:
     if loan.status.is_true("Vacated"):
         return None
-    due = _due(loan, index, "Fenced", VACATE_SECONDS)
+    due = _due(loan, loan.status, index, "Fenced", VACATE_SECONDS)
     if pods := index.foreign_gpu_pods(node.name, pool):
         return _recall(loan, "NotVacant", f"pod {pods[0].key} was bound to node {node.name} before the fence", pool)
     if index.now >= due:
@@ -157,7 +157,7 @@ def _join(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> _Step | 
     if loan.status.is_true("Joined"):
         return None
     limit = pool.spec.lending.join_seconds
-    due = _due(loan, index, "Vacated", limit)
+    due = _due(loan, loan.status, index, "Vacated", limit)
     pods = index.slurmd_pods.get(loan.metadata.name, [])
     if refused := next((p for p in pods if p.phase == "Failed"), None):
         return _recall(loan, "PodRefused", f"slurmd pod {refused.key} was refused: {refused.waiting_reason}", pool)
@@ -174,6 +174,11 @@ def _join(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> _Step | 
             return _recall(loan, "SlurmNameTaken", f"Slurm node {record.name} is somebody else's", pool)
         if is_drained_by_others(record, DRAIN_REASON_PREFIX):
             return _recall(loan, "DrainedByOthers", f"Slurm node {record.name} is drained: {record.reason}", pool)
+        owners = (
+            one for one in index.snapshot.loans if not one.is_over and record.extra == extra_of(one.metadata.name)
+        )
+        if owner := next(owners, None):
+            return _recall(loan, "SlurmNameTaken", f"Slurm node {record.name} is of loan {owner.metadata.name}", pool)
         left_over = DeleteSlurmNode(pool.spec.slurm_cluster_name, loan)
         return _Step(_next(loan.status, "deleting the record of the last loan", due), after=[left_over])
     if not pods:
@@ -191,7 +196,7 @@ def _join(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> _Step | 
     if record.gpus != loan.spec.gpus:
         words = f"Slurm node {record.name} has {record.gpus} GPUs, node {node.name} has {loan.spec.gpus}"
         return _recall(loan, "GpuCountDiffers", words, pool)
-    if record.is_draining:
+    if record.is_drained:
         return _Step(_next(loan.status, f"Slurm node {record.name} is drained: {record.reason}", due))
     status = _say(loan, loan.status, index.now, "Joined", True, "Registered", f"Slurm node {record.name} takes jobs")
     status = _say(loan, status, index.now, "Lent", True, "SlurmOwns", f"partition {pool.spec.partition} may use it")
@@ -268,21 +273,28 @@ def _drain(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> bool:
     pool = index.pools.get(loan.spec.pool_name)
     slurm = index.slurm_of(loan.spec.pool_name)
     if pool is None or slurm is None:
-        step.status = _say(loan, step.status, index.now, "Drained", False, "SlurmSilent", _silence(loan, index))
+        words, due = _silence(loan, index), _due(loan, step.status, index, "Recalled", LEAVE_SECONDS)
+        step.status = _say(loan, step.status, index.now, "Drained", False, "SlurmSilent", words)
+        step.status = _next(step.status, words, due)
         return False
     record = index.record_of(loan, slurm)
     if record is None:
         if step.status.is_true("Joined") or not index.slurmd_pods.get(loan.metadata.name):
             step.status = _say(loan, step.status, index.now, "Drained", True, "NotInSlurm", "Slurm has no record of it")
+            step.status = step.status.model_copy(update={"ledger": _ledger(loan, step.status, index.now)})
             return True
         step.status = _next(
-            step.status, "slurmd has not registered; ending it", _due(loan, index, "Recalled", LEAVE_SECONDS)
+            step.status,
+            "slurmd has not registered; ending it",
+            _due(loan, step.status, index, "Recalled", LEAVE_SECONDS),
         )
         _end_slurmd(loan, step, index)
         return False
     cluster = pool.spec.slurm_cluster_name
-    if not record.is_draining:
-        step.status = _next(step.status, "draining the Slurm node", _due(loan, index, "Recalled", LEAVE_SECONDS))
+    if not record.is_drained:
+        step.status = _next(
+            step.status, "draining the Slurm node", _due(loan, step.status, index, "Recalled", LEAVE_SECONDS)
+        )
         step.after.append(DrainSlurmNode(cluster, loan, _drain_reason(back)))
         return False
     jobs = slurm.jobs_on(record.name)
@@ -323,7 +335,7 @@ def _leave(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> bool:
     if not step.status.is_true("Vacated"):
         step.status = _say(loan, step.status, index.now, "Left", True, "NeverJoined", "slurmd was never started")
         return True
-    due = _due(loan, index, "Drained", LEAVE_SECONDS)
+    due = _due(loan, step.status, index, "Drained", LEAVE_SECONDS)
     node = index.snapshot.nodes.get(loan.spec.node_name)
     labelled = node is not None and node.loan_label == loan.metadata.name
     if node and labelled:
@@ -335,16 +347,18 @@ def _leave(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> bool:
     pool = index.pools.get(loan.spec.pool_name)
     slurm = index.slurm_of(loan.spec.pool_name)
     if pool is None or slurm is None:
-        step.status = _say(loan, step.status, index.now, "Left", False, "SlurmSilent", _silence(loan, index))
+        words = _silence(loan, index)
+        step.status = _next(_say(loan, step.status, index.now, "Left", False, "SlurmSilent", words), words, due)
         return False
     record = index.record_of(loan, slurm)
     if record and not is_drained_by_others(record, DRAIN_REASON_PREFIX):
         step.status = _next(step.status, f"deleting Slurm node {record.name}", due)
-        if not record.is_draining:
+        if not record.is_drained:
             step.after.append(DrainSlurmNode(pool.spec.slurm_cluster_name, loan, _drain_reason(back)))
         step.after.append(DeleteSlurmNode(pool.spec.slurm_cluster_name, loan))
         return False
     if labelled:
+        step.status = _next(step.status, "taking the loan's label off the node", due)
         return False
     kept = (
         f"the record stays, somebody else drained it: {record.reason}" if record else "slurmd and its record are gone"
@@ -366,7 +380,7 @@ def _clean(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> bool:
         step.status = _say(loan, step.status, index.now, "Clean", True, "Healthy", f"Ready with {gpus} GPUs")
         return True
     words = f"node {node.name} is {'Ready' if node.ready else 'not Ready'} with {gpus} of {loan.spec.gpus} GPUs"
-    due = _due(loan, index, "Left", CLEAN_SECONDS)
+    due = _due(loan, step.status, index, "Left", CLEAN_SECONDS)
     overdue = index.now >= due
     reason = "ReturnedUnhealthy" if overdue else "Unhealthy"
     step.status = _next(_say(loan, step.status, index.now, "Clean", False, reason, words), words, due)
@@ -387,7 +401,7 @@ def _release(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> boo
     pool = index.pools.get(loan.spec.pool_name)
     if pool is None:
         return False
-    due = _due(loan, index, "Left", RELEASE_SECONDS)
+    due = _due(loan, step.status, index, "Clean", RELEASE_SECONDS)
     step.status = _next(step.status, "handing the node over" if claim_uid else "taking the fence off", due)
     step.after.append(ReleaseNode(loan, pool.spec.slurm_cluster_name, claim_uid))
     return False
@@ -456,8 +470,8 @@ def _next(status: NodeLoanStatus, message: str, deadline: datetime | None) -> No
     return status.model_copy(update={"message": message[:1024], "deadline": deadline})
 
 
-def _due(loan: NodeLoan, index: Index, since: str, seconds: int) -> datetime:
-    started = loan.status.since(since) or (created(loan) if loan.metadata.creation_timestamp else index.now)
+def _due(loan: NodeLoan, status: NodeLoanStatus, index: Index, since: str, seconds: int) -> datetime:
+    started = status.since(since) or (created(loan) if loan.metadata.creation_timestamp else index.now)
     return started + timedelta(seconds=seconds)
 
 

@@ -136,9 +136,14 @@ class SlurmNode:
     last_busy: datetime | None = None
 
     @property
-    def is_draining(self) -> bool:
-        """Whether Slurm starts nothing new on it because somebody drained it or it is down."""
-        return bool(self.states & {"DRAIN", "DRAINING", "DRAINED", "DOWN", "FAIL"})
+    def is_drained(self) -> bool:
+        """Whether somebody drained it; unlike DOWN alone, that outlives a slurmd that comes back."""
+        return "DRAIN" in self.states
+
+    @property
+    def takes_nothing(self) -> bool:
+        """Whether Slurm starts nothing new on it, because it is drained or down."""
+        return bool(self.states & {"DRAIN", "DOWN", "FAIL"})
 
     @property
     def is_busy(self) -> bool:
