@@ -54,10 +54,11 @@ class NoCommonVersion(SlurmError):
 
 
 class Rejected(SlurmError):
-    """Slurm understood and said no; the message quotes its words."""
+    """Slurm understood and said no; the message quotes its words, `numbers` are its error numbers."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, *numbers: int) -> None:
         super().__init__("Rejected", message)
+        self.numbers = frozenset(numbers)
 
 
 class Busy(SlurmError):

@@ -1,0 +1,249 @@
+"""`SlurmApi` on slurmrestd. What differs between releases ends here: callers see capabilities, not versions."""
+
+from __future__ import annotations
+
+import asyncio
+import random as random_numbers
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tidegate.api.names import DRAIN_REASON_PREFIX
+from tidegate.sharing.snapshot import SlurmNode, SlurmState
+from tidegate.slurm.api import REQUEUE, SIGNALS
+from tidegate.slurm.errors import Busy, NoCommonVersion, Rejected
+from tidegate.slurm.job_book import JobBook, statuses
+from tidegate.slurm.records import Answer, JobRecord, Jobs, JobStates, Killed, Nodes, Partitions, parse_node
+from tidegate.slurm.rest import LONG_LIST_SECONDS, TOTAL_SECONDS, PathUnknown, Rest
+from tidegate.slurm.token import TokenSource
+
+VERSIONS = ("v0.0.45", "v0.0.44", "v0.0.43", "v0.0.42")
+"""REST versions that Tidegate knows, newest first."""
+WITH_REQUEUE = frozenset({"v0.0.45"})
+WITHOUT_EXCLUSIVE = frozenset({"v0.0.45"})
+"""Versions that do not tell whether a job wants whole nodes (seen with 26.05.5): jobs are read with an older one."""
+
+# Slurm's error numbers
+_BUSY = 2016
+_NO_SUCH_JOB = 2017
+_NO_SUCH_NODE = 2018
+_NOT_NOW = 2020  # a signal for a job that is pending
+_ALREADY_DONE = 2021
+_PENDING = 2024
+
+_AT_ONCE = 4
+"""So many records are asked for at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What both sides speak."""
+
+    newest: str
+    jobs: str
+    release: str
+
+
+class SlurmRestClient:
+    """One Slurm cluster over its slurmrestd.
+
+    `name` is the SlurmCluster's and `user` whom the tokens are for, both for messages; `endpoint` such as
+    `https://host:6820`; `ca_pem` are certificate authorities to trust instead of the system's; `random` gives numbers
+    from 0 to 1; `total_seconds` is the time-out of all requests but the list of all jobs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        endpoint: str,
+        user: str,
+        token_source: TokenSource,
+        ca_pem: bytes | None,
+        clock: Callable[[], datetime],
+        *,
+        random: Callable[[], float] = random_numbers.random,
+        total_seconds: float = TOTAL_SECONDS,
+    ) -> None:
+        self._name = name
+        self._clock = clock
+        self._rest = Rest(name, endpoint, user, token_source, ca_pem, clock, random, total_seconds)
+        self._common: _Common | None = None
+        self._book = JobBook()
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    async def observe(self) -> SlurmState:
+        """All of it. The order of the requests matters: see job_book."""
+        start = self._clock()
+        try:
+            common = await self._agreed()
+            await self._read_jobs(common, ())
+            partitions = await self._rest.read(f"/slurm/{common.newest}/partitions/", Partitions)
+            answer = await self._rest.read(f"/slurm/{common.newest}/nodes/", Nodes)
+            nodes = {record.name: parse_node(record) for record in answer.nodes or ()}
+            doubtful, unexplained = self._book.doubts(nodes)
+            if doubtful or unexplained:
+                await self._read_jobs(common, doubtful)
+        except PathUnknown:
+            self._common = None
+            raise
+        except ValueError as error:
+            raise Rejected(f"Slurm cluster {self._name}: its answer makes no sense ({error})") from error
+        if answer.release != common.release:
+            # slurmrestd was replaced by another release: agree anew next time
+            self._common = None
+        return SlurmState(
+            observed=start,
+            release=answer.release,
+            data_parser=common.newest,
+            capabilities=frozenset({REQUEUE}) if common.newest in WITH_REQUEUE else frozenset(),
+            partitions=frozenset(record.name for record in partitions.partitions or ()),
+            nodes=nodes,
+            jobs=dict(self._book.jobs),
+        )
+
+    async def node(self, name: str) -> SlurmNode | None:
+        """The record as it is now."""
+        common = await self._agreed()
+        try:
+            answer = await self._rest.read(f"/slurm/{common.newest}/node/{name}", Nodes)
+        except Rejected as error:
+            if not error.numbers <= {0, _NO_SUCH_NODE}:
+                raise
+            # An unknown node is answered by "No error", which is not enough to conclude from: the whole list is.
+            answer = await self._rest.read(f"/slurm/{common.newest}/nodes/", Nodes)
+        return next((parse_node(record) for record in answer.nodes or () if record.name == name), None)
+
+    async def _read_jobs(self, common: _Common, also: Collection[int]) -> None:
+        """Bring the book up to date: all jobs that are new or changed, and `also` these."""
+        path = f"/slurm/{common.jobs}"
+        light = await self._rest.read(f"{path}/jobs/state/", JobStates)
+        wanted = self._book.open(statuses(light.jobs or ())) | set(also)
+        start = self._clock()
+        if self._book.wants_full_list(wanted, start):
+            answer = await self._rest.read(f"{path}/jobs/", Jobs, seconds=LONG_LIST_SECONDS)
+            self._book.take_all(answer.jobs or (), start, self._clock())
+            return
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def read(job_id: int) -> list[JobRecord]:
+            async with at_once:
+                return await self._job(common, job_id)
+
+        found = await asyncio.gather(*(read(job_id) for job_id in sorted(wanted)))
+        self._book.take(wanted, [record for records in found for record in records])
+
+    async def _job(self, common: _Common, job_id: int) -> list[JobRecord]:
+        """The job's record; an array's own comes with those of its tasks, and none when the job is gone."""
+        try:
+            answer = await self._rest.read(f"/slurm/{common.jobs}/job/{job_id}", Jobs)
+        except Rejected as error:
+            if error.numbers <= {_NO_SUCH_JOB}:
+                return []
+            raise
+        return answer.jobs or []
+
+    # -- acting ---------------------------------------------------------------------------------------------------
+
+    async def drain(self, name: str, reason: str) -> None:
+        """Let nothing new start on the node."""
+        if not await self._is_drained_by_others(name):
+            await self._update_node(name, {"state": ["DRAIN"], "reason": reason})
+
+    async def down(self, name: str, reason: str) -> None:
+        """End what is on the node. DRAIN first: Slurm takes one state at a time, and slurmd takes DOWN back."""
+        if await self._is_drained_by_others(name):
+            await self._update_node(name, {"state": ["DOWN"]})
+        else:
+            await self._update_node(name, {"state": ["DRAIN"], "reason": reason})
+            await self._update_node(name, {"state": ["DOWN"], "reason": reason})
+
+    async def delete_node(self, name: str) -> None:
+        """Forget a dynamic node."""
+        try:
+            await self._act("DELETE", f"/node/{name}", Answer)
+        except Rejected as error:
+            if error.numbers <= {_NO_SUCH_NODE} and await self.node(name) is None:
+                return
+            if _BUSY in error.numbers:
+                raise Busy(f"{error.message}; it can be deleted once nothing runs or is cleaned up there") from error
+            raise
+
+    async def signal_job(self, job_id: int, signal: str) -> None:
+        """Send a signal to all of the job."""
+        if signal not in SIGNALS:
+            raise Rejected(f"Slurm cluster {self._name}: {signal} is no signal that can be sent to job {job_id}")
+        # FULL_JOB: batch shell, its children and all steps
+        await self._kill(job_id, {"signal": signal, "flags": "FULL_JOB"}, fine={_ALREADY_DONE, _NO_SUCH_JOB, _NOT_NOW})
+
+    async def requeue_job(self, job_id: int) -> None:
+        """Put the job back into the queue."""
+        common = await self._agreed()
+        if common.newest not in WITH_REQUEUE:
+            raise Rejected(
+                f"Slurm cluster {self._name}: release {common.release} cannot requeue job {job_id} by itself; "
+                "from 26.05 on it can, and before that by DOWN of its node"
+            )
+        try:
+            # Incomplete: without it a job that has ended well in the meantime would run once more
+            await self._act("GET", f"/job/{job_id}/requeue", Answer, {"Incomplete": "true"})
+        except Rejected as error:
+            if not error.numbers & {_NO_SUCH_JOB, _PENDING, _ALREADY_DONE}:
+                raise
+
+    async def cancel_job(self, job_id: int) -> None:
+        """End the job for good."""
+        await self._kill(job_id, {}, fine={_ALREADY_DONE, _NO_SUCH_JOB})
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._rest.close()
+
+    async def _kill(self, job_id: int, query: dict[str, str], fine: set[int]) -> None:
+        try:
+            answer = await self._act("DELETE", f"/job/{job_id}", Killed, query)
+        except Rejected as error:
+            if error.numbers and error.numbers <= fine:
+                return
+            raise
+        for status in answer.status or ():
+            if status.error and status.error.code not in {0, *fine}:
+                raise Rejected(f"Slurm cluster {self._name}: job {job_id}: {status.error.string}", status.error.code)
+
+    async def _is_drained_by_others(self, name: str) -> bool:
+        record = await self.node(name)
+        return record is not None and "DRAIN" in record.states and not record.reason.startswith(DRAIN_REASON_PREFIX)
+
+    async def _update_node(self, name: str, change: dict[str, Any]) -> None:
+        await self._act("POST", f"/node/{name}", Answer, body=change)
+
+    async def _act(self, method: Any, path: str, answer: Any, query: Any = None, body: Any = None) -> Any:
+        common = await self._agreed()
+        try:
+            return await self._rest.act(method, f"/slurm/{common.newest}{path}", answer, query, body)
+        except PathUnknown:
+            self._common = None
+            raise
+
+    # -- versions -------------------------------------------------------------------------------------------------
+
+    async def _agreed(self) -> _Common:
+        """The versions to use; found out by pings, newest first, and kept until slurmrestd says otherwise."""
+        if self._common is None:
+            newest = jobs = release = ""
+            for version in VERSIONS:
+                try:
+                    answer = await self._rest.read(f"/slurm/{version}/ping/", Answer)
+                except PathUnknown:
+                    continue
+                newest, jobs, release = newest or version, version, answer.release
+                if version not in WITHOUT_EXCLUSIVE:
+                    break
+            if not newest:
+                raise NoCommonVersion(
+                    f"Slurm cluster {self._name} speaks none of the REST versions {VERSIONS[-1]} to {VERSIONS[0]}; "
+                    "use Slurm 24.11 to 26.05, or a Tidegate that knows it"
+                )
+            self._common = _Common(newest, jobs, release)
+        return self._common
