@@ -319,7 +319,7 @@ def test_a_fence_that_nobody_needs_has_a_way_out(trips: list[NodeLoan], next_ste
         (
             waiting(),
             [lent_node(), loan(done=RECALLED, back=back_for("c1"))],
-            "gpu-1 come back for it",
+            "it gets gpu-1 as soon as Slurm has let go",
             "Recalling: waiting for gpu-1",
         ),
         (waiting(reason="Binding", message="bound soon"), [], "kube-scheduler binds its pods", "Binding: bound soon"),

@@ -61,7 +61,7 @@ def _next_of_claim(claim: CapacityClaim, index: Index) -> str:
     if satisfied.status == "True":
         return end_of_hold(claim)
     if coming := coming_loans(claim, index):
-        return f"{listed(loan.spec.node_name for loan in coming)} come back for it"
+        return f"it gets {listed(loan.spec.node_name for loan in coming)} as soon as Slurm has let go"
     if satisfied.reason == "Binding":
         return "kube-scheduler binds its pods"
     return "loans are recalled, or free nodes held, as soon as there are any for it"

@@ -1,0 +1,33 @@
+"""One look at the cluster through the API server alone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tidegate import __version__
+from tidegate.api.names import API_VERSION
+from tidegate.cli.failures import Failed
+from tidegate.cluster.client import KubeApi
+from tidegate.cluster.errors import NotFound
+from tidegate.controllers.world import WATCHED, World
+from tidegate.sharing.index import Index
+
+
+async def look(kube: KubeApi, now: datetime) -> Index:
+    """All that decisions look at, without Slurm, and closes `kube`. Raises `Failed` without the CRDs, and `KubeError`.
+
+    Objects that this release cannot read are told of on stderr and left out.
+    """
+    world = World()
+    try:
+        for kind in WATCHED:
+            for item in await kube.list(kind):
+                world.put(kind, item)
+    except NotFound:
+        raise Failed(
+            f"The cluster does not know {API_VERSION}: install the CRDs of release {__version__} "
+            "with the Helm chart, or with `kubectl apply --server-side -f crds/`."
+        ) from None
+    finally:
+        await kube.close()
+    return Index(world.snapshot({}, {}), now)
