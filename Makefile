@@ -41,7 +41,7 @@ test: lint test-fast test-lab ## everything: lint, drift checks, fast tests, the
 test-fast: $(READY) ## the tests that need nothing but Python
 	$(BIN)/pytest -m "not lab"
 
-test-lab: $(READY) ## the tests on the lab; brings it up where it is down, and leaves it up
+test-lab: lab-up ## the tests on the lab, which stays up
 	$(BIN)/pytest -m lab
 
 lab-up: $(READY) ## a kind cluster and a real Slurm in containers on this machine
