@@ -127,7 +127,8 @@ class _Watcher:
         before = self.state
         try:
             client = await self._connected()
-            self.state = await client.observe()
+            with metrics.SLURM_SECONDS.labels(self._name, "observe").time():
+                self.state = await client.observe()
         except SlurmError as error:
             metrics.SLURM_ERRORS.labels(self._name, error.reason).inc()
             self.state = replace(before, error=str(error), reason=error.reason)
