@@ -509,7 +509,7 @@ def test_then_the_record_is_deleted() -> None:
     assert names(step(EMPTY, unlabelled, draining())) == ["WriteLoanStatus", "DeleteSlurmNode"]
     assert not status(EMPTY, unlabelled, draining()).is_true("Left")
     resumed = slurm(slurm_node("gpu-1", "IDLE"))
-    assert names(step(EMPTY, unlabelled, resumed)) == ["WriteLoanStatus", "DrainSlurmNode", "DeleteSlurmNode"]
+    assert names(step(EMPTY, unlabelled, resumed)) == ["WriteLoanStatus", "DrainSlurmNode"]
 
 
 def test_left_is_said_when_pod_record_and_label_are_gone() -> None:
@@ -650,7 +650,7 @@ def test_a_fence_and_pods_that_came_late_go_first() -> None:
 
 def test_the_deadline_moves_with_the_step_and_not_with_the_clock() -> None:
     later = NOW + timedelta(seconds=7)
-    for mine, things in [
+    steps: list[tuple[NodeLoan, list[Any]]] = [
         (NEW, [node()]),
         (loan(done=FENCED), [lent_node()]),
         (loan(done=VACATED), [lent_node(), slurmd(), HOME]),
@@ -658,7 +658,8 @@ def test_the_deadline_moves_with_the_step_and_not_with_the_clock() -> None:
         (EMPTY, [lent_node(), slurmd(), draining()]),
         (GONE, [node(fence="gpu-1-1", ready=False), HOME]),
         (WIPED, [BARE, HOME]),
-    ]:
+    ]
+    for mine, things in steps:
         first = mine.model_copy(update={"status": status(mine, *things)})
         assert status(first, *things, now=later).deadline == first.status.deadline
 

@@ -1,0 +1,356 @@
+"""What holds in every world, whatever is in it."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.sharing.build import NOW, ago, job, node, only
+from tests.sharing.worlds import worlds
+from tidegate.api import Ladder, TouchedJob
+from tidegate.api.batch_pool import Recall
+from tidegate.api.names import claim_of_fence
+from tidegate.sharing.commands import (
+    Command,
+    ConfirmVacated,
+    CreateLoan,
+    CreateSlurmdPod,
+    DeleteSlurmNode,
+    DownSlurmNode,
+    FreeNode,
+    HoldNode,
+    RecallLoan,
+    ReleaseNode,
+    WriteClaimStatus,
+    WriteClusterStatus,
+    WriteLoanStatus,
+    WritePoolStatus,
+)
+from tidegate.sharing.decide import decide
+from tidegate.sharing.idleness import held_by, set_aside
+from tidegate.sharing.index import Index
+from tidegate.sharing.ladder import climb
+from tidegate.sharing.snapshot import Snapshot
+
+property_test = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+
+
+def with_statuses(world: Snapshot, commands: Sequence[Command]) -> Snapshot:
+    """The world in which the statuses were written that the decision wants, and nothing else happened."""
+    loans = {c.loan.metadata.name: c.status for c in only(commands, WriteLoanStatus)}
+    claims = {c.claim.metadata.uid: c.status for c in only(commands, WriteClaimStatus)}
+    pools = {c.pool.metadata.name: c.status for c in only(commands, WritePoolStatus)}
+    clusters = {c.cluster.metadata.name: c.status for c in only(commands, WriteClusterStatus)}
+
+    def put(thing: Any, statuses: dict[str, Any], key: str) -> Any:
+        return thing.model_copy(update={"status": statuses[key]}) if key in statuses else thing
+
+    return replace(
+        world,
+        loans=tuple(put(one, loans, one.metadata.name) for one in world.loans),
+        claims=tuple(put(one, claims, one.metadata.uid) for one in world.claims),
+        pools=tuple(put(one, pools, one.metadata.name) for one in world.pools),
+        clusters={name: put(one, clusters, name) for name, one in world.clusters.items()},
+    )
+
+
+def status_writes(commands: Sequence[Command]) -> list[Command]:
+    kinds = (WriteLoanStatus, WriteClaimStatus, WritePoolStatus, WriteClusterStatus)
+    return [command for command in commands if isinstance(command, kinds)]
+
+
+@property_test
+@given(worlds())
+def test_a_decision_is_a_function_of_the_world(world: Snapshot) -> None:
+    assert decide(world, NOW) == decide(world, NOW)
+
+
+@property_test
+@given(worlds(), st.randoms(use_true_random=False))
+def test_the_order_in_which_things_are_seen_does_not_matter(world: Snapshot, rng: random.Random) -> None:
+    def mixed(things: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(rng.sample(list(things), len(things)))
+
+    slurm = {
+        name: replace(state, nodes=dict(mixed(tuple(state.nodes.items()))), jobs=dict(mixed(tuple(state.jobs.items()))))
+        for name, state in world.slurm.items()
+    }
+    other = replace(
+        world,
+        nodes=dict(mixed(tuple(world.nodes.items()))),
+        pods=mixed(world.pods),
+        pools=mixed(world.pools),
+        loans=mixed(world.loans),
+        claims=mixed(world.claims),
+        clusters=dict(mixed(tuple(world.clusters.items()))),
+        slurm=slurm,
+    )
+    assert Counter(map(repr, decide(other, NOW))) == Counter(map(repr, decide(world, NOW)))
+
+
+@property_test
+@given(worlds())
+def test_statuses_reach_a_fixed_point(world: Snapshot) -> None:
+    """Some steps are said one after the other, but each only once, and then there is silence."""
+    for _ in range(12):
+        commands = decide(world, NOW)
+        if not status_writes(commands):
+            return
+        world = with_statuses(world, commands)
+    pytest.fail(f"still writing: {status_writes(commands)}")
+
+
+@property_test
+@given(worlds(), st.integers(1, 3000))
+def test_each_deadline_stands_still_while_nothing_happens(world: Snapshot, seconds: int) -> None:
+    """Time alone moves no deadline of the same step away: what is late becomes overdue and not later."""
+    for _ in range(12):
+        world = with_statuses(world, decide(world, NOW))
+    before = {one.metadata.name: one.status for one in world.loans}
+    slurm = {
+        name: replace(state, observed=state.observed + timedelta(seconds=seconds)) if state.observed else state
+        for name, state in world.slurm.items()
+    }
+    later = replace(world, slurm=slurm)
+    for write in only(decide(later, NOW + timedelta(seconds=seconds)), WriteLoanStatus):
+        old = before[write.loan.metadata.name]
+        if old.deadline is None or write.status.deadline is None or old.deadline <= NOW:
+            continue
+        same = [c.type for c in old.conditions if c.status == "True"] == [
+            c.type for c in write.status.conditions if c.status == "True"
+        ]
+        if same and write.status.jobs == old.jobs and write.status.message == old.message:
+            assert write.status.deadline == old.deadline
+
+
+@property_test
+@given(worlds())
+def test_only_nodes_that_nobody_holds_or_set_aside_are_lent_or_held(world: Snapshot) -> None:
+    commands, index = decide(world, NOW), Index(world, NOW)
+    for create in only(commands, CreateLoan):
+        pool, target = index.pools[create.spec.pool_name], world.nodes[create.spec.node_name]
+        assert set_aside(target, pool) is None
+        assert held_by(target, pool, index) is None
+        assert pool.metadata.deletion_timestamp is None
+        assert pool.spec.stop_policy == "None"
+        assert index.pool_of_node[target.name] == pool.metadata.name
+        assert not any(one.metadata.name == create.name for one in world.loans), "a number is used once"
+    for hold in only(commands, HoldNode):
+        assert hold.node.fence is None
+        assert hold.node.name not in index.active_loans
+        assert hold.claim_uid in index.live_claims
+    given_away = [c.spec.node_name for c in only(commands, CreateLoan)] + [
+        c.node.name for c in only(commands, HoldNode)
+    ]
+    assert len(given_away) == len(set(given_away)), "one owner"
+
+
+@property_test
+@given(worlds())
+def test_the_cap_headroom_and_joining_limits_hold(world: Snapshot) -> None:
+    commands, index = decide(world, NOW), Index(world, NOW)
+    for name, pool in index.pools.items():
+        new = [c for c in only(commands, CreateLoan) if c.spec.pool_name == name]
+        if not new:
+            continue
+        out = [one for one in index.loans_of(name) if not one.is_wanted_back]
+        terms = pool.spec.lending
+        if terms.cap is not None:
+            assert len(out) + len(new) <= terms.cap
+        assert len(new) + sum(not one.status.is_true("Lent") for one in out) <= terms.max_joining
+        free = [n for n in index.nodes_of_pool[name] if not set_aside(n, pool) and not held_by(n, pool, index)]
+        assert len(free) - len(new) >= terms.headroom.high
+        assert index.slurm_of(name) is not None, "nothing is lent to a Slurm that cannot be seen"
+
+
+@property_test
+@given(worlds())
+def test_a_claim_recalls_only_what_is_less_important_and_never_twice(world: Snapshot) -> None:
+    index = Index(world, NOW)
+    recalls = only(decide(world, NOW), RecallLoan)
+    assert len({c.loan.metadata.name for c in recalls}) == len(recalls)
+    for recall in recalls:
+        claim = index.live_claims[recall.back.claim.uid] if recall.back.claim else None
+        if claim is None:
+            assert not recall.loan.is_wanted_back, "a loan on its way back is turned only towards a claim"
+            continue
+        priority = index.priority_of(claim)
+        assert priority is not None
+        assert claim.spec.pool_name == recall.loan.spec.pool_name
+        if recall.loan.is_wanted_back:
+            before = recall.loan.spec.back.claim if recall.loan.spec.back else None
+            assert before is None or before.uid not in index.live_claims, "what was promised is kept"
+        else:
+            assert recall.loan.spec.priority < priority
+
+
+@property_test
+@given(worlds())
+def test_nothing_is_concluded_from_a_slurm_that_was_not_seen(world: Snapshot) -> None:
+    index = Index(world, NOW)
+    commands = decide(world, NOW)
+    vacated = {one.metadata.name for one in world.loans if one.status.is_true("Vacated")}
+    for command in commands:
+        if isinstance(command, DeleteSlurmNode | DownSlurmNode | CreateSlurmdPod):
+            assert index.slurm_of(command.loan.spec.pool_name) is not None
+    for write in only(commands, WriteLoanStatus):
+        if write.loan.metadata.name not in vacated or index.slurm_of(write.loan.spec.pool_name) is not None:
+            continue
+        for step in ("Joined", "Drained", "Left"):
+            assert write.status.is_true(step) <= write.loan.status.is_true(step)
+    for release in only(commands, ReleaseNode):
+        left = [w.status for w in only(commands, WriteLoanStatus) if w.loan.metadata.name == release.loan.metadata.name]
+        assert (left[0] if left else release.loan.status).is_true("Left") or release.loan.is_over
+
+
+@property_test
+@given(worlds())
+def test_a_node_is_released_only_by_its_loan_and_only_to_a_live_claim(world: Snapshot) -> None:
+    index = Index(world, NOW)
+    for release in only(decide(world, NOW), ReleaseNode):
+        assert release.loan.is_wanted_back or release.loan.is_over
+        assert world.nodes[release.loan.spec.node_name].fence == release.loan.metadata.name
+        assert not index.slurmd_pods.get(release.loan.metadata.name)
+        assert release.claim_uid is None or release.claim_uid in index.live_claims
+    for free in only(decide(world, NOW), FreeNode):
+        assert free.node.fence is not None
+        assert claim_of_fence(free.node.fence) == free.claim_uid
+        assert free.claim_uid not in index.live_claims
+
+
+@property_test
+@given(worlds())
+def test_slurmd_is_started_only_behind_the_fence_on_a_vacant_node(world: Snapshot) -> None:
+    index = Index(world, NOW)
+    for command in decide(world, NOW):
+        if not isinstance(command, CreateSlurmdPod | ConfirmVacated):
+            continue
+        target = world.nodes[command.loan.spec.node_name]
+        assert (target.fence, target.loan_label) == (command.loan.metadata.name, command.loan.metadata.name)
+        assert not index.foreign_gpu_pods(target.name, command.pool)
+        if isinstance(command, CreateSlurmdPod):
+            assert command.loan.status.is_true("Vacated")
+
+
+@property_test
+@given(worlds())
+def test_one_more_free_node_never_makes_more_recalls_for_claims(world: Snapshot) -> None:
+    def recalls(seen: Snapshot) -> int:
+        return sum(c.back.claim is not None and not c.loan.is_wanted_back for c in only(decide(seen, NOW), RecallLoan))
+
+    spare = node("zz-spare")
+    richer = replace(
+        world, nodes={**world.nodes, spare.name: spare}, idle_since={**world.idle_since, spare.name: ago(9999)}
+    )
+    assert recalls(richer) <= recalls(world)
+
+
+@property_test
+@given(worlds())
+def test_every_loan_on_its_way_has_a_deadline_or_is_there(world: Snapshot) -> None:
+    """Bounded: what is neither lent nor over says until when its present step may take."""
+    turned = {c.loan.metadata.name for c in only(decide(world, NOW), RecallLoan)}
+    for write in only(decide(world, NOW), WriteLoanStatus):
+        after = write.status
+        if write.loan.metadata.name in turned or after.is_true("Returned"):
+            continue
+        if write.loan.is_wanted_back or not after.is_true("Joined"):
+            # A condition that was only just set gets the deadline of the next step in the next decision.
+            fresh = after.conditions != write.loan.status.conditions
+            pool_is_gone = write.loan.spec.pool_name not in {one.metadata.name for one in world.pools}
+            assert after.deadline is not None or fresh or pool_is_gone
+
+
+# --- the ladder
+
+
+@st.composite
+def ladders(draw: st.DrawFn) -> dict[str, Any]:
+    seconds = st.sampled_from([0, 10, 60])
+    jobs = tuple(
+        job(
+            number,
+            on="gpu-1",
+            states=draw(st.sampled_from([("RUNNING",), ("RUNNING",), ("COMPLETING",), ("SUSPENDED",)])),
+            requeueable=draw(st.booleans()),
+            comment=draw(st.sampled_from(["", "tidegate:signal=USR1"])),
+        )
+        for number in range(1, draw(st.integers(1, 4)))
+    )
+    return {
+        "jobs": jobs,
+        "ladder": Ladder(
+            drain_seconds=draw(seconds),
+            checkpoint_seconds=draw(seconds),
+            requeue_seconds=draw(st.sampled_from([1, 30])),
+        ),
+        "terms": Recall.model_validate(
+            {
+                "nonRequeueableJobs": draw(st.sampled_from(["Wait", "Cancel"])),
+                "nonRequeueableSeconds": draw(st.sampled_from([50, 200])),
+            }
+        ),
+        "can_requeue": draw(st.booleans()),
+    }
+
+
+def promised_until(one: Any, given_up: dict[str, Any], start: datetime) -> datetime:
+    """Until when the job may run undisturbed, by the terms that people wrote down."""
+    ladder, terms = given_up["ladder"], given_up["terms"]
+    drained = start + timedelta(seconds=ladder.drain_seconds)
+    saved = drained + timedelta(seconds=ladder.checkpoint_seconds) if one.comment else drained
+    if not one.requeueable and terms.non_requeueable_jobs == "Wait":
+        return max(saved, start + timedelta(seconds=terms.non_requeueable_seconds))
+    return saved
+
+
+@property_test
+@given(ladders(), st.lists(st.integers(1, 90), min_size=1, max_size=30))
+def test_the_ladder_keeps_its_promises_whenever_it_is_looked_at(terms: dict[str, Any], pauses: list[int]) -> None:
+    """Jobs that never end, looked at after any pauses: nobody is disturbed early, each rung comes before the next."""
+    start = now = NOW
+    touched: tuple[TouchedJob, ...] = ()
+    signalled: set[int] = set()
+    requeued: set[int] = set()
+    cancelled: set[int] = set()
+    running = [one for one in terms["jobs"] if "COMPLETING" not in one.states]
+    for pause in [0, *pauses]:
+        now += timedelta(seconds=pause)
+        rungs = climb(touched=touched, start=start, now=now, **terms)
+        promises = {one.job_id: promised_until(one, terms, start) for one in running}
+        for job_id, _ in rungs.signal:
+            assert job_id not in signalled, "a signal twice would end the job"
+            signalled.add(job_id)
+        for job_id in (*rungs.requeue, *rungs.cancel):
+            assert promises[job_id] <= now
+        requeued |= set(rungs.requeue)
+        cancelled |= set(rungs.cancel)
+        by_id = {one.job_id: one for one in terms["jobs"]}
+        assert all(by_id[job_id].requeueable for job_id in requeued)
+        assert not any(by_id[job_id].requeueable for job_id in cancelled)
+        if rungs.down:
+            assert all(moment <= now for moment in promises.values())
+            if terms["can_requeue"]:
+                assert {one.job_id for one in running} <= requeued | cancelled, "never the first rung"
+        touched = rungs.touched
+        again = climb(touched=touched, start=start, now=now, **terms)
+        assert (again.touched, again.down, again.deadline) == (rungs.touched, rungs.down, rungs.deadline)
+
+
+@property_test
+@given(ladders())
+def test_the_ladder_ends(terms: dict[str, Any]) -> None:
+    touched: tuple[TouchedJob, ...] = ()
+    for seconds in range(0, 400, 20):
+        rungs = climb(touched=touched, start=NOW, now=NOW + timedelta(seconds=seconds), **terms)
+        touched = rungs.touched
+    assert rungs.down
+    assert {one.job_id for one in touched} == {one.job_id for one in terms["jobs"]}

@@ -1,0 +1,282 @@
+"""Worlds of all kinds for property tests: what the operator may meet, the unlikely and the half-done included."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.sharing.build import (
+    CLEAN,
+    DRAINED,
+    FENCED,
+    LEFT,
+    LENT,
+    NOW,
+    RECALLED,
+    RETURNED,
+    VACATED,
+    ago,
+    back_for,
+    claim,
+    cluster,
+    job,
+    loan,
+    node,
+    pod,
+    pool,
+    slurm,
+    slurm_node,
+    slurmd,
+    snapshot,
+)
+from tidegate.api import CapacityClaimStatus, Condition, TouchedJob
+from tidegate.api.names import claim_fence
+from tidegate.sharing.snapshot import SlurmState, Snapshot, Taint
+
+NODE_NAMES = ("gpu-1", "gpu-2", "gpu-3", "gpu-4")
+CLAIM_NAMES = ("c1", "c2", "auto-web", "auto-api")
+SECONDS = st.sampled_from([0, 1, 29, 30, 31, 60, 95, 130, 400, 4000])
+BACK_STEPS = (
+    (*VACATED, "Recalled"),
+    ("Recalled",),
+    (*FENCED, "Recalled"),
+    RECALLED,
+    DRAINED,
+    LEFT,
+    CLEAN,
+)
+sometimes = st.integers(0, 7).map(lambda n: n == 0)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> Snapshot:
+    """Four nodes at most, each at any point of any trip, with pods, claims, jobs and troubles."""
+    things: list[Any] = [draw(_pools())]
+    if draw(sometimes):
+        things.append(draw(_pools("young")))
+    if draw(sometimes):
+        things.append(cluster("other"))
+    else:
+        things.append(cluster())
+    records: list[Any] = []
+    for name in NODE_NAMES[: draw(st.integers(0, 4))]:
+        things += draw(_node_with_trip(name, records))
+    for number in range(draw(st.integers(0, 4))):
+        things.append(draw(_pending_pod(number)))
+    for name in CLAIM_NAMES:
+        if draw(st.integers(0, 2)) == 0:
+            things.append(draw(_claims(name)))
+    records += [draw(_jobs(number + 1)) for number in range(draw(st.integers(0, 4)))]
+    things.append(draw(_slurm(records)))
+    nodes = [thing.name for thing in things if hasattr(thing, "taints")]
+    idle = {name: ago(draw(SECONDS)) for name in nodes if not draw(sometimes)}
+    return snapshot(*things, idle_since=idle)
+
+
+@st.composite
+def _pools(draw: st.DrawFn, name: str = "batch") -> Any:
+    low = draw(st.integers(0, 2))
+    return pool(
+        name,
+        lending={
+            "policy": draw(st.sampled_from(["Eager", "DemandDriven"])),
+            "idleSeconds": 30,
+            "floor": 0,
+            "cap": draw(st.sampled_from([None, 0, 1, 2, 3])),
+            "headroom": {"low": low, "high": low + draw(st.integers(0, 1))},
+            "maxJoining": draw(st.integers(1, 3)),
+            "joinSeconds": 100,
+            "flapBudget": {"loans": draw(st.integers(1, 3)), "windowSeconds": 600},
+        },
+        recall={
+            "automaticClass": draw(st.sampled_from(["graceful", "quick", "fast"])),
+            "nonRequeueableJobs": draw(st.sampled_from(["Wait", "Cancel"])),
+            "nonRequeueableSeconds": draw(st.sampled_from([50, 5000])),
+        },
+        guarded=not draw(sometimes),
+        deleted=NOW if draw(sometimes) else None,
+        created=ago(100_000 if name == "batch" else 50_000),
+        stopPolicy=draw(st.sampled_from(["None", "None", "None", "Hold", "HoldAndDrain"])),
+        historyLimit=draw(st.sampled_from([0, 1, 50])),
+        slurmClusterName=draw(st.sampled_from(["slurm", "slurm", "slurm", "slurm", "other"])),
+    )
+
+
+@st.composite
+def _node_with_trip(draw: st.DrawFn, name: str, records: list[Any]) -> list[Any]:
+    """A node with what its last loans left on it, in Kubernetes and in Slurm, not always in step with each other."""
+    things: list[Any] = []
+    for number in range(draw(st.integers(0, 2))):
+        past = loan(name, name=f"{name}-{number + 1}", done=RETURNED, created=ago(draw(SECONDS) + 700 * number))
+        things.append(past)
+    current = f"{name}-{len(things) + 1}"
+    fence = label = None
+    if draw(st.booleans()):
+        back = draw(st.booleans())
+        done = draw(st.sampled_from(BACK_STEPS if back else ((), FENCED, VACATED, LENT)))
+        target = draw(st.sampled_from(["", "", *CLAIM_NAMES]))
+        turning = back or draw(sometimes)
+        things.append(
+            loan(
+                name,
+                name=current,
+                done=done,
+                since=ago(draw(SECONDS)),
+                created=ago(4000),
+                back=back_for(target, recall_class=draw(st.sampled_from(["graceful", "quick", "fast"])))
+                if turning
+                else None,
+                priority=draw(st.sampled_from([-100, -100, 0, 1000])),
+                deleted=NOW if draw(sometimes) else None,
+                jobs=draw(_touched()) if back else (),
+            )
+        )
+        if len(done) > 0 and not draw(sometimes):
+            fence, label = current, current if not set(done) & {"Left", "Clean"} else None
+        if "Vacated" in done and not set(done) & {"Left", "Clean"} and not draw(sometimes):
+            things.append(slurmd(current, on=name, deleting=draw(sometimes)))
+        if "Vacated" in done and not draw(sometimes):
+            records.append(draw(_records(name, current)))
+    if draw(sometimes):
+        fence = draw(st.sampled_from([claim_fence("uid-c1"), claim_fence("uid-gone"), f"{name}-1", current]))
+    if draw(sometimes):
+        records.append(draw(_records(name, f"{name}-1")))
+    if draw(st.integers(0, 3)) == 0:
+        owner, mine = draw(st.sampled_from(["web", "api", ""])), draw(st.sampled_from(["", "c1"]))
+        things.append(pod(f"p-{name}", on=name, gpus=draw(st.integers(0, 8)), owner=owner, claim=mine))
+    if draw(st.integers(0, 15)) != 0:
+        things.append(
+            node(
+                name,
+                fence=fence,
+                label=label,
+                ready=not draw(sometimes),
+                unschedulable=draw(sometimes),
+                deleting=draw(sometimes) and draw(sometimes),
+                taints=[Taint("site/bad", "", "NoSchedule")] if draw(sometimes) else [],
+                annotations={"karpenter.sh/do-not-disrupt": "true"} if draw(sometimes) else {},
+                labels={"zone": draw(st.sampled_from(["a", "b"]))},
+            )
+        )
+    return things
+
+
+@st.composite
+def _touched(draw: st.DrawFn) -> tuple[TouchedJob, ...]:
+    actions = draw(
+        st.dictionaries(
+            st.integers(1, 4),
+            st.sampled_from(["Waited", "Signalled", "Requeued", "Cancelled", "EndedByDown"]),
+            max_size=3,
+        )
+    )
+    return tuple(
+        TouchedJob.model_validate(
+            {"job_id": one, "action": action, "time": ago(draw(SECONDS)), "requeueable": action != "Cancelled"}
+        )
+        for one, action in actions.items()
+    )
+
+
+@st.composite
+def _records(draw: st.DrawFn, name: str, owner: str) -> Any:
+    states = draw(
+        st.sampled_from(
+            [
+                ("IDLE",),
+                ("IDLE",),
+                ("IDLE", "DRAIN"),
+                ("MIXED",),
+                ("ALLOCATED", "DRAIN"),
+                ("IDLE", "COMPLETING", "DRAIN"),
+                ("DOWN",),
+                ("DOWN", "DRAIN"),
+                ("IDLE", "INVALID_REG"),
+                ("IDLE", "NOT_RESPONDING"),
+            ]
+        )
+    )
+    return slurm_node(
+        name,
+        *states,
+        loan=owner,
+        extra="theirs" if draw(sometimes) else None,
+        reason=draw(st.sampled_from(["tidegate: Claimed", "tidegate: Claimed", "bad fan"]))
+        if "DRAIN" in states
+        else "",
+        gpus=draw(st.sampled_from([8, 8, 8, 4])),
+        last_busy=ago(draw(SECONDS)),
+    )
+
+
+@st.composite
+def _jobs(draw: st.DrawFn, job_id: int) -> Any:
+    on = draw(st.sampled_from(["", ("gpu-1",), ("gpu-2",), ("gpu-1", "gpu-2"), ("gpu-3",), ("gpu-4",)]))
+    return job(
+        job_id,
+        on=on,
+        states=draw(st.sampled_from([(), (), ("COMPLETING",), ("SUSPENDED",)])) if on else (),
+        gpus=draw(st.sampled_from([1, 8, 16])),
+        started=ago(draw(SECONDS)) if on else None,
+        requeueable=draw(st.booleans()),
+        comment=draw(st.sampled_from(["", "tidegate:signal=USR1"])),
+        reason=draw(st.sampled_from(["", "Resources", "JobHeldUser"])),
+        exclusive=draw(st.booleans()),
+        array_tasks=1 if on else draw(st.sampled_from([1, 3])),
+        end_time=ago(draw(SECONDS)) if draw(sometimes) else None,
+    )
+
+
+@st.composite
+def _pending_pod(draw: st.DrawFn, number: int) -> Any:
+    return pod(
+        f"w{number}",
+        owner=draw(st.sampled_from(["web", "api", "", "other"])),
+        gpus=draw(st.sampled_from([0, 1, 4, 8, 9])),
+        unschedulable=draw(st.booleans()),
+        gated=draw(sometimes),
+        deleting=draw(sometimes),
+        claim=draw(st.sampled_from(["", "", "c1"])),
+        node_selector=draw(st.sampled_from([{}, {}, {"zone": "a"}])),
+    )
+
+
+@st.composite
+def _claims(draw: st.DrawFn, name: str) -> Any:
+    holder = name.removeprefix("auto-") if name.startswith("auto-") else ""
+    status = draw(
+        st.sampled_from(
+            [None, None, None, None, ("Satisfied", "Served"), ("Expired", "TimeToLive"), ("Satisfied", "Held")]
+        )
+    )
+    conditions = (
+        (Condition(type=status[0], status="True", reason=status[1], last_transition_time=ago(draw(SECONDS))),)
+        if status
+        else ()
+    )
+    return claim(
+        name,
+        nodes=draw(st.integers(1, 5)),
+        pool_name=draw(st.sampled_from(["batch", "batch", "batch", "nosuch"])),
+        priority_class_name=draw(st.sampled_from(["high", "high", "low", None, "nosuch"])),
+        recall_class=draw(st.sampled_from(["graceful", "quick", "fast"])),
+        ttl_seconds=draw(st.sampled_from([None, None, 10, 1000])),
+        holder=holder,
+        automatic=bool(holder),
+        created=ago(draw(SECONDS)),
+        deleted=NOW if draw(sometimes) else None,
+        status=CapacityClaimStatus(conditions=conditions),
+    )
+
+
+@st.composite
+def _slurm(draw: st.DrawFn, parts: list[Any]) -> SlurmState:
+    state = slurm(
+        *parts,
+        capabilities=draw(st.sampled_from([("requeue",), ("requeue",), ()])),
+        partitions=draw(st.sampled_from([("lent",), ("lent",), ("lent",), ("cpu",)])),
+        observed=draw(st.sampled_from([NOW, NOW, NOW, NOW, ago(300), None])),
+    )
+    return replace(state, error="no route to host", reason="Unreachable") if draw(sometimes) else state
