@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# which lab, and which release of Slurm in it; the tests read the same names
+export TIDEGATE_LAB ?= tidegate
+export TIDEGATE_SLURM ?= 24.11
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
@@ -45,10 +48,10 @@ test-lab: lab-up ## the tests on the lab, which stays up
 	$(BIN)/pytest -m lab
 
 lab-up: $(READY) ## a kind cluster and a real Slurm in containers on this machine
-	$(BIN)/python -m e2e.lab up
+	$(BIN)/python -m e2e.lab up --name $(TIDEGATE_LAB) --slurm $(TIDEGATE_SLURM)
 
 lab-down: $(READY) ## take the lab away, and what it changed on this machine
-	$(BIN)/python -m e2e.lab down
+	$(BIN)/python -m e2e.lab down --name $(TIDEGATE_LAB)
 
 demo: $(READY) ## show a node lent to Slurm and taken back by a more important pod
 	$(BIN)/python -m e2e.demo
