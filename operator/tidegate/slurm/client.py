@@ -213,7 +213,7 @@ class SlurmRestClient:
 
     async def _is_drained_by_others(self, name: str) -> bool:
         record = await self.node(name)
-        return record is not None and "DRAIN" in record.states and not record.reason.startswith(DRAIN_REASON_PREFIX)
+        return record is not None and record.is_drained and not record.reason.startswith(DRAIN_REASON_PREFIX)
 
     async def _update_node(self, name: str, change: dict[str, Any]) -> None:
         await self._act("POST", f"/node/{name}", Answer, body=change)

@@ -21,14 +21,11 @@ KEEP_ALIVE = {"Connection": "keep-alive"}
 
 
 class OneAnswerConnector(aiohttp.TCPConnector):
-    """A new connection for each request, which ends where the first answer ends.
-
-    It also keeps aiohttp from repeating a GET on a kept connection that broke: a requeue is a GET.
-    """
+    """A new connection for each request, which ends where the first answer ends."""
 
     def __init__(self, tls: ssl.SSLContext, limit: int) -> None:
         super().__init__(ssl=tls, limit=limit, force_close=True)
-        self._factory: functools.partial[ResponseHandler] = functools.partial(_OneAnswer, loop=self._loop)
+        self._factory = functools.partial(_one_answer, self._loop)
 
 
 class _OneAnswer(ResponseHandler):
@@ -48,6 +45,10 @@ class _OneAnswer(ResponseHandler):
         self._received += len(data)
         if wanted:
             super().data_received(wanted)
+
+
+def _one_answer(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return _OneAnswer(loop)
 
 
 def _length(start: bytes) -> int | None:

@@ -36,6 +36,9 @@ CLEANING_UP = frozenset({"COMPLETING", "STAGE_OUT"})
 """Flags with which an ended job still holds its nodes."""
 
 
+MINUTES_OF_NO_LIMIT = 365 * 24 * 60
+
+
 class Number(msgspec.Struct, frozen=True):
     """A number that may be unset or unlimited."""
 
@@ -239,7 +242,7 @@ def parse_job(record: JobRecord, tasks: int = 1) -> SlurmJob:
         comment=record.comment or "",
         priority=record.priority.value or 0,
         start_time=None if pending else _moment(record.start_time),
-        end_time=None if pending or record.time_limit.value is None else _moment(record.end_time),
+        end_time=_moment(record.end_time) if not pending and _is_limited(record) else None,
     )
 
 
@@ -280,6 +283,12 @@ def _memory_mib_per_node(record: JobRecord) -> int:
     if per_cpu := record.memory_per_cpu.value:
         return -(-per_cpu * (record.cpus.value or 1) // nodes)
     return record.memory_per_node.value or 0
+
+
+def _is_limited(record: JobRecord) -> bool:
+    """Whether the job has a time limit of its own: Slurm says a year for a running one that has none."""
+    minutes = record.time_limit.value
+    return minutes is not None and minutes < MINUTES_OF_NO_LIMIT
 
 
 def _moment(number: Number) -> datetime | None:

@@ -187,6 +187,8 @@ class Rest:
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=OneAnswerConnector(self._tls, limit=8), headers=KEEP_ALIVE)
+            # aiohttp repeats GET and DELETE when a connection breaks, but here they signal and requeue
+            self._session._retry_connection = False
         return self._session
 
 
