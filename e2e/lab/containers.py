@@ -74,6 +74,14 @@ class Containers:
             return False
         return True
 
+    def check_running(self, *parts: str) -> None:
+        """LabError with a part's last words if it ended."""
+        for part in parts:
+            container = self.get(part)
+            if container.status in ("exited", "dead"):
+                words = container.logs(tail=3).decode(errors="replace").split("\n")
+                raise LabError(f"{container.name} ended: {' / '.join(filter(None, words)) or 'no word'}")
+
     def parts(self) -> dict[str, str]:
         """Each part of ours with its state."""
         found = self._engine.client.containers.list(all=True, filters={"label": f"{LABEL}={self._lab}"})

@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,10 +17,10 @@ from docker.errors import DockerException
 from e2e.lab import leftovers
 from e2e.lab.debian import install
 from e2e.lab.errors import LabError
-from e2e.lab.host_settings import restore_rules, restore_sysctls, save_rules, save_sysctls
+from e2e.lab.host_settings import make_room, restore_rules, restore_sysctls, save_rules, save_sysctls
 from e2e.lab.machine import Machine
 from e2e.lab.paths import cache_dir
-from e2e.lab.processes import ProcessId
+from e2e.lab.processes import ProcessId, spawn
 from e2e.lab.progress import Progress
 from e2e.lab.tools import OWN
 
@@ -29,7 +28,6 @@ RUN = Path("/run/tidegate-lab")
 RECORD = RUN / "engine.json"
 SOCKET = RUN / "docker.sock"
 LOG = RUN / "dockerd.log"
-LOCK = Path("/run/lock/tidegate-lab")
 
 BRIDGE_PREFIX = "tglab"
 """How the names of our networks' links begin, by which their packet filter rules are known."""
@@ -145,7 +143,6 @@ def revive(machine: Machine) -> None:
     with _lock():
         record = Record.load()
         if record and not (record.process and record.process.alive):
-            leftovers.end_processes(RUN)
             _start(machine)
 
 
@@ -161,22 +158,14 @@ def _start(machine: Machine) -> Engine:
         )
         # saved before anything changes: a lab killed during its start can still be taken away
         record.save()
+    make_room()
     Path(record.data).mkdir(parents=True, exist_ok=True)
     for name in ("docker.pid", "docker.sock"):
         (RUN / name).unlink(missing_ok=True)
-    with LOG.open("a") as log:
-        process = subprocess.Popen(
-            _command(record, machine),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={**os.environ, leftovers.MARK: str(RUN)},
-        )
-    record.process = ProcessId.of(process.pid)
+    record.process = spawn(_command(record, machine), LOG, {leftovers.MARK: str(RUN)})
     record.save()
     deadline = time.monotonic() + 60
-    while process.poll() is None and time.monotonic() < deadline:
+    while record.process.alive and time.monotonic() < deadline:
         if engine := _reach(f"unix://{SOCKET}", private=True):
             return engine
         time.sleep(0.1)
@@ -197,6 +186,8 @@ def _command(record: Record, machine: Machine) -> list[str]:
         # one cgroup for all of ours: what escaped a crash is found there
         "cgroup-parent": leftovers.CGROUP,
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        # containers of other labs outlive an engine that was killed
+        "live-restore": True,
         "log-driver": "json-file",
         "log-opts": {"max-size": "50m"},
     }
@@ -211,7 +202,8 @@ def _command(record: Record, machine: Machine) -> list[str]:
 @contextlib.contextmanager
 def _lock() -> Iterator[None]:
     """One at a time starts or ends the engine."""
-    LOCK.parent.mkdir(parents=True, exist_ok=True)
-    with LOCK.open("w") as file:
+    lock = cache_dir() / "engine.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

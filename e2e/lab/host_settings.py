@@ -19,8 +19,13 @@ SYSCTLS = (
     "kernel/panic_on_oops",
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
+    "fs/inotify/max_user_instances",
+    "fs/inotify/max_user_watches",
 )
-"""What dockerd sets for routing, and kubelets in privileged containers for themselves."""
+"""What dockerd sets for routing, kubelets in privileged containers for themselves, and the lab for many kubelets."""
+
+ROOM = {"fs/inotify/max_user_instances": 4096, "fs/inotify/max_user_watches": 524288}
+"""All nodes of all labs share these limits; the kernel's defaults are good for half a dozen nodes."""
 
 TABLES = ("iptables", "ip6tables")
 
@@ -31,6 +36,14 @@ def save_sysctls() -> dict[str, str]:
         with contextlib.suppress(OSError):
             values[name] = (Path("/proc/sys") / name).read_text().strip()
     return values
+
+
+def make_room() -> None:
+    """Raises the limits that more than one lab would meet; a higher value stays."""
+    for name, needed in ROOM.items():
+        path = Path("/proc/sys") / name
+        if int(path.read_text()) < needed:
+            path.write_text(str(needed))
 
 
 def restore_sysctls(values: dict[str, str]) -> None:

@@ -1,6 +1,5 @@
 """The whole lab: a kind cluster, a Slurm site on the same network, Prometheus, and what ties them together."""
 
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,7 @@ from e2e.lab.engine import Engine
 from e2e.lab.errors import LabError
 from e2e.lab.kwok import Kwok
 from e2e.lab.machine import Machine
-from e2e.lab.paths import REPOSITORY, state_dir
+from e2e.lab.paths import REPOSITORY
 from e2e.lab.preflight import check_lab, check_name
 from e2e.lab.progress import Progress
 from e2e.lab.prometheus import start_prometheus
@@ -94,7 +93,7 @@ class Lab:
                     part.result()
             lab.site.network.remove()
         engines.release(name)
-        shutil.rmtree(state_dir(name), ignore_errors=True)
+        Record.forget(name)
 
     def _make(self, machine: Machine, progress: Progress) -> None:
         site, cluster = self.site, self.cluster

@@ -2,10 +2,14 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from e2e.lab.errors import LabError
 
 
 @dataclass(frozen=True)
@@ -53,4 +57,27 @@ class ProcessId:
 
 
 def all_pids() -> list[int]:
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def spawn(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> ProcessId:
+    """Starts a daemon that outlives this process: in a session of its own, with its words appended to `log`."""
+    path = shutil.which(command[0])
+    if path is None:
+        raise LabError(f"the program {command[0]} is missing")
+    with log.open("a") as out:
+        pid = os.posix_spawn(
+            path,
+            list(command),
+            os.environ | environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, out.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, out.fileno(), 2),
+            ],
+            setsid=True,
+        )
+    started = ProcessId.of(pid)
+    if started is None:
+        raise LabError(f"{command[0]} ended at once (its words are in {log})")
+    return started

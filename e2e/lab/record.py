@@ -1,6 +1,8 @@
 """What a lab was asked to be and whether it became that, kept on disk so that `down` works after any crash."""
 
+import contextlib
 import json
+import shutil
 from dataclasses import asdict, dataclass
 
 from e2e.lab.errors import LabError
@@ -42,3 +44,11 @@ class Record:
         fresh = folder / "lab.new"
         fresh.write_text(json.dumps(asdict(self), indent=1))
         fresh.replace(folder / "lab.json")
+
+    @staticmethod
+    def forget(name: str) -> None:
+        """Removes all that is kept of a lab, and the directory above when it was the last."""
+        folder = state_dir(name)
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()

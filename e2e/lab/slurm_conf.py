@@ -46,6 +46,8 @@ def slurm_conf(addresses: Addresses) -> str:
         SelectType=select/cons_tres
         SelectTypeParameters=CR_Core
         GresTypes=gpu
+        # without it a job that names no memory is booked with all of a placeholder's
+        DefMemPerCPU=100
         SchedulerType=sched/backfill
         # a job starts within a second of a node's arrival
         SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1

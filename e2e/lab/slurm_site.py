@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import shutil
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,7 +106,7 @@ class SlurmSite:
             site.containers.remove_all()
             site.network.remove()
         engines.release(name)
-        shutil.rmtree(state_dir(name), ignore_errors=True)
+        Record.forget(name)
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -185,7 +184,12 @@ class SlurmSite:
             privileged=True,
             binds=self._binds,
         )
-        wait_until(f"the Slurm node {name}", lambda: "idle" in self.node_state(name).lower(), seconds=60)
+
+        def joined() -> bool:
+            self.containers.check_running(name)
+            return "idle" in self.node_state(name)
+
+        wait_until(f"the Slurm node {name}", joined, seconds=60)
 
     def remove_node(self, name: str) -> None:
         """Ends the node's container and deletes its record."""
@@ -285,6 +289,7 @@ class SlurmSite:
 
     def answers(self) -> bool:
         """Whether controller and accounting answer a REST call with a token."""
+        self.containers.check_running("slurmctld", "slurmdbd", "slurmrestd")
         try:
             pings = self.rest("GET", f"/slurm/{API_VERSION}/ping/").get("pings") or []
             clusters = self.rest("GET", f"/slurmdb/{API_VERSION}/clusters/").get("clusters") or []
