@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from e2e.suite import SUITE_BEGAN
 
 if TYPE_CHECKING:
     from e2e.lab import Lab
@@ -35,20 +37,21 @@ def lab() -> Lab:
 
 
 @pytest.fixture(scope="session")
-def rights(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rights(lab: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """The kubeconfig of the operator's service account, which has what the chart gives it and nothing else."""
     from e2e.operator import install_rights, service_account_kubeconfig
 
     install_rights(lab)
+    request.config.stash[SUITE_BEGAN] = datetime.now(UTC)
     return service_account_kubeconfig(lab, tmp_path_factory.mktemp("rights") / "kubeconfig")
 
 
-@pytest.fixture
-def operator(lab: Lab, rights: Path, request: pytest.FixtureRequest) -> Iterator[Operator]:
-    """An operator that is not started yet."""
+@pytest.fixture(scope="session")
+def operator_of_all(lab: Lab, rights: Path) -> Iterator[Operator]:
+    """One operator for all tests; starting one takes longer than most scenarios."""
     from e2e.operator import Operator
 
-    logs = lab.shared_dir.parent / "logs" / "e2e" / re.sub(r"\W+", "-", request.node.name).strip("-")
+    logs = lab.shared_dir.parent / "logs" / "e2e"
     logs.mkdir(parents=True, exist_ok=True)
     for old in logs.glob("*.log"):
         old.unlink()
@@ -58,15 +61,27 @@ def operator(lab: Lab, rights: Path, request: pytest.FixtureRequest) -> Iterator
 
 
 @pytest.fixture
-def bare_stage(lab: Lab, operator: Operator) -> Stage:
+def operator(operator_of_all: Operator, lab: Lab) -> Operator:
+    """The operator, running and without a fault in it, whatever the test before did to it."""
+    from e2e.operator import NAMESPACE
+
+    if not operator_of_all.is_honest:
+        operator_of_all.kill()
+        lab.kubectl("delete", "lease", "tidegate", "--namespace", NAMESPACE, "--ignore-not-found")
+        operator_of_all.start()
+    operator_of_all.mark()
+    return operator_of_all
+
+
+@pytest.fixture
+def bare_stage(lab: Lab, operator: Operator) -> Iterator[Stage]:
     """A clean stage without SlurmCluster and BatchPool, with the operator running."""
     from e2e.stage import Stage
 
     stage = Stage(lab)
-    stage.kube.delete("leases", "tidegate", "tidegate-system")
-    operator.start()
     stage.clear()
-    return stage
+    yield stage
+    stage.kube.close()
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ _GROUPS = {
     "leases": "/apis/coordination.k8s.io/v1",
     "priorityclasses": "/apis/scheduling.k8s.io/v1",
     "customresourcedefinitions": "/apis/apiextensions.k8s.io/v1",
+    "clusterroles": "/apis/rbac.authorization.k8s.io/v1",
+    "roles": "/apis/rbac.authorization.k8s.io/v1",
     "slurmclusters": "/apis/tidegate.dev/v1alpha1",
     "batchpools": "/apis/tidegate.dev/v1alpha1",
     "nodeloans": "/apis/tidegate.dev/v1alpha1",
@@ -79,6 +81,10 @@ class Kube:
         except Refused as error:
             if error.status != 404:
                 raise
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._api.rest_client.pool_manager.clear()
 
     def _ask(self, method: str, path: str, query: dict[str, str] | None = None, body: Any = None) -> Json:
         headers = {"Accept": "application/json"}

@@ -20,6 +20,8 @@ from e2e.lab import Lab
 
 NAMESPACE = "tidegate-system"
 REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENCE = float(os.environ.get("TIDEGATE_PATIENCE", "1"))
+"""Longer deadlines for a machine that has other things to do."""
 Found = TypeVar("Found")
 _RIGHTS = ("crds", "priorityclass", "rbac", "serviceaccount")
 
@@ -57,6 +59,8 @@ class Operator:
         self._kubeconfig = kubeconfig
         self._logs = logs
         self._starts = 0
+        self._faulty = False
+        self._seen = 0
         self.probe_port, self.metrics_port = free_port(), free_port()
 
     @property
@@ -65,13 +69,31 @@ class Operator:
         return self.process is not None and self.process.poll() is None
 
     @property
+    def is_honest(self) -> bool:
+        """Whether it lives, and is one without a fault."""
+        return self.is_running and not self._faulty
+
+    @property
+    def pid(self) -> int:
+        """The process's id. Raises `ValueError` when there is none."""
+        if self.process is None:
+            raise ValueError(f"{self.name} was not started")
+        return self.process.pid
+
+    @property
     def output(self) -> str:
-        """What the present (or last) process said."""
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+        """What the present (or last) process said since `mark`, or since its start."""
+        return self.log.read_text(errors="replace")[self._seen :] if self.log.exists() else ""
+
+    def mark(self) -> None:
+        """Forget what was said so far."""
+        self._seen = 0
+        self._seen = len(self.output)
 
     def start(self, wait: bool = True) -> None:
         """Start it; with `wait`, return when it has seen the whole cluster."""
         self._start(["-m", "tidegate.cli", "operator"])
+        self._faulty = False
         if wait:
             self.wait_ready()
 
@@ -112,7 +134,7 @@ class Operator:
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"the operator did not end within {seconds:.0f} s:\n{self.output[-3000:]}") from None
 
-    def wait_ready(self, seconds: float = 20) -> None:
+    def wait_ready(self, seconds: float = 60) -> None:
         """Wait until it has seen the whole cluster."""
         deadline = time.monotonic() + seconds
         while not self._probe("readyz"):
@@ -137,7 +159,7 @@ class Operator:
 
     def _start(self, program: Sequence[str]) -> None:
         assert not self.is_running, "one process at a time"
-        self._starts += 1
+        self._starts, self._faulty, self._seen = self._starts + 1, True, 0
         self.log = self._logs / f"{self.name}-{self._starts}.log"
         options = ["--kubeconfig", str(self._kubeconfig), "--namespace", NAMESPACE]
         options += ["--probe-port", str(self.probe_port), "--metrics-port", str(self.metrics_port)]
@@ -176,6 +198,7 @@ def free_port() -> int:
 
 def wait_for(what: str, look: Callable[[], Found], seconds: float, pause: float = 0.1) -> Found:
     """Look until the answer is true-ish and return it. Raises `TimeoutError` that names what did not come."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         found = look()

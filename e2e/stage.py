@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ GPU = "nvidia.com/gpu"
 LENDABLE = "e2e.tidegate.dev/lendable"
 PRIORITY_CLASS = "inference"
 PRIORITY = 1000
+REST = "/slurm/v0.0.42"
 LEND_SECONDS = 30
 RETURN_SECONDS = 40
 
@@ -65,8 +65,8 @@ class Stage:
                 kube.delete(plural, item["metadata"]["name"], WORK)
         for pod in kube.list("pods", WORK):
             kube.delete("pods", pod["metadata"]["name"], WORK, gracePeriodSeconds=0)
-        self.lab.slurm("scancel", "--full", "--state=PENDING,RUNNING,SUSPENDED", "--user=root", check=False)
-        self.lab.slurm("scancel", "--user=alice", check=False)
+        if self._live_jobs():
+            self.lab.slurm("scancel", "--user=alice", check=False)
         for node in self.lab.workers:
             self._clear_node(node)
         for pool in kube.list("batchpools"):
@@ -117,8 +117,10 @@ class Stage:
         metadata: Json = {"labels": {LENDABLE: "true"}}
         self.kube.patch("nodes", node, {"metadata": metadata, "spec": {"unschedulable": None, "taints": taints}})
 
-    def _live_jobs(self) -> str:
-        return self.lab.slurm("squeue", "--noheader", "--all").strip()
+    def _live_jobs(self) -> list[Json]:
+        over = {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE", "OUT_OF_MEMORY"}
+        jobs = self.lab.site.rest("GET", f"{REST}/jobs/")["jobs"]
+        return [job for job in jobs if "COMPLETING" in job["job_state"] or not over & set(job["job_state"])]
 
     def set_up(self, lending: Json | None = None, recall: Json | None = None, **spec: Any) -> None:
         """Namespaces, PriorityClass, Secret, SlurmCluster and BatchPool; other fields of the pool's spec by keyword."""
@@ -171,7 +173,14 @@ class Stage:
 
     def submit(self, script: str, *options: str, gpus: int = 2, user: str = "alice") -> int:
         """`sbatch` a script; its job id."""
-        arguments = ["sbatch", "--parsable", f"--gpus-per-node={gpus}", "--output=/shared/%x-%j.out", *options]
+        arguments = [
+            "sbatch",
+            "--parsable",
+            "--mem=100",
+            f"--gpus-per-node={gpus}",
+            "--output=/shared/%x-%j.out",
+            *options,
+        ]
         job_id = int(self.lab.slurm(*arguments, user=user, input=script).strip().partition(";")[0])
         self.jobs.append(job_id)
         return job_id
@@ -232,13 +241,12 @@ class Stage:
 
     def slurm_nodes(self) -> dict[str, Json]:
         """Slurm's node records by name, without those that the lab's slurm.conf names for all times."""
-        answer = json.loads(self.lab.slurm("scontrol", "--json", "show", "nodes"))
-        return {node["name"]: node for node in answer["nodes"] if "DYNAMIC_NORM" in node["state"]}
+        nodes = self.lab.site.rest("GET", f"{REST}/nodes/")["nodes"]
+        return {node["name"]: node for node in nodes if "DYNAMIC_NORM" in node["state"]}
 
     def job(self, job_id: int) -> Json:
         """A job as Slurm knows it."""
-        answer = json.loads(self.lab.slurm("scontrol", "--json", "show", "job", str(job_id)))
-        found: Json = answer["jobs"][0]
+        found: Json = self.lab.site.rest("GET", f"{REST}/job/{job_id}")["jobs"][0]
         return found
 
     def state(self, job_id: int) -> str:

@@ -57,6 +57,8 @@ class Witness:
     ) -> None:
         self._end.set()
         self._thread.join(timeout=4 * TIMEOUT_SECONDS)
+        self._kube.close()
+        self._slurm.close()
 
     def expect(self, what: str, name: str) -> None:
         """As `Judge.expect`."""
@@ -112,7 +114,7 @@ class _Door:
             answer = connection.getresponse()
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            self._close()
+            self.close()
             raise Unseen(f"GET {path}: {error}") from error
         if answer.status != 200:
             raise Unseen(f"GET {path}: {answer.status}")
@@ -127,7 +129,8 @@ class _Door:
             return http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
         return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=self._context)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Let go of the connection; the next read makes a new one."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
@@ -162,6 +165,10 @@ class _Kubernetes:
             claims={claim.uid: claim for claim in claims},
         )
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._door.close()
+
     def _items(self, path: str) -> list[Any]:
         items: list[Any] = self._door.get(path, self._headers)["items"]
         return items
@@ -177,6 +184,10 @@ class _Slurm:
         jobs = [sights.slurm_job(raw) for raw in self._list("jobs")]
         nodes = [sights.slurm_node(raw) for raw in self._list("nodes")]
         return SlurmSight(nodes={node.name: node for node in nodes}, jobs={job.job_id: job for job in jobs})
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._door.close()
 
     def _list(self, what: str) -> list[Any]:
         headers = {"X-SLURM-USER-NAME": "slurm", "X-SLURM-USER-TOKEN": self._token()}

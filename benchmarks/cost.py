@@ -1,0 +1,78 @@
+"""What the operator costs in memory and CPU: at rest, and with a thousand simulated nodes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from benchmarks.figures import Figure
+from e2e.operator import Operator, wait_for
+from e2e.stage import GPU, WORK, Json, Stage
+
+NODES = 1000
+PODS = 1000
+WATCHED_SECONDS = 60
+KWOK = {"type": "kwok"}
+
+
+def at_rest(operator: Operator, seconds: float = WATCHED_SECONDS) -> list[Figure]:
+    """The operator on the lab as it is."""
+    memory, cores = _usage(operator, seconds)
+    return [
+        Figure("the operator's memory at rest", memory, "MiB"),
+        Figure("the operator's CPU at rest", cores, "cores"),
+    ]
+
+
+def with_many_nodes(stage: Stage, operator: Operator) -> list[Figure]:
+    """The operator with a pool of simulated nodes, and a pod with GPUs on each. They go away again."""
+    stage.lab.add_kwok_nodes(NODES)
+    try:
+        stage.put_pool("many", lending={"cap": 0}, nodeSelector=KWOK)
+        stage.kube.create("deployments", _many_pods(), WORK)
+        wait_for(f"{PODS} simulated pods", lambda: _count_pods(stage) >= PODS, 600, 2)
+        memory, cores = _usage(operator, WATCHED_SECONDS)
+    finally:
+        stage.kube.delete("deployments", "many", WORK)
+        stage.kube.delete("batchpools", "many")
+        stage.lab.kubectl("delete", "nodes", "-l", "type=kwok", "--wait=false")
+        stage.lab.kubectl("delete", "pods", "-n", WORK, "-l", "app=many", "--force", "--grace-period=0", "--wait=false")
+    what = f"{NODES:,} simulated nodes and {PODS:,} GPU pods"
+    return [
+        Figure(f"the operator's memory with {what}", memory, "MiB", 260),
+        Figure(f"the operator's CPU with {what}", cores, "cores", 0.5),
+    ]
+
+
+def _many_pods() -> Json:
+    labels = {"app": "many"}
+    container = {"name": "server", "image": "none", "resources": {"limits": {GPU: "2"}}}
+    spec = {"containers": [container], "nodeSelector": KWOK, "tolerations": [{"operator": "Exists"}]}
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    body: Json = {"replicas": PODS, "selector": {"matchLabels": labels}, "template": template}
+    return {"metadata": {"name": "many"}, "spec": body}
+
+
+def _count_pods(stage: Stage) -> int:
+    return sum("nodeName" in pod["spec"] for pod in stage.kube.list("pods", WORK, labelSelector="app=many"))
+
+
+def _usage(operator: Operator, seconds: float) -> tuple[float, float]:
+    """The largest resident memory in MiB, and the cores used on average, over some time."""
+    process = Path(f"/proc/{operator.pid}")
+    started, before, most = time.monotonic(), _cpu_seconds(process), 0.0
+    while time.monotonic() - started < seconds:
+        most = max(most, _resident_mib(process))
+        time.sleep(0.5)
+    return most, (_cpu_seconds(process) - before) / (time.monotonic() - started)
+
+
+def _cpu_seconds(process: Path) -> float:
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_mib(process: Path) -> float:
+    lines = (process / "status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS:"))) / 1024

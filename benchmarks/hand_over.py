@@ -1,0 +1,143 @@
+"""Cycles of one node between Kubernetes and Slurm, and how long each way takes."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from benchmarks.figures import Figure, p50_p95
+from e2e.lab import Lab
+from e2e.operator import wait_for
+from e2e.stage import WORK, Stage
+from e2e.witness import sights
+
+IDLE_SECONDS = 1
+STEPS = ("Fenced", "Vacated", "Joined", "Lent", "Recalled", "Drained", "Left", "Clean", "Returned")
+LENDING = {"idleSeconds": IDLE_SECONDS, "idleReturnSeconds": 3600}
+RECALL = {"quick": {"drainSeconds": 0, "checkpointSeconds": 0, "requeueSeconds": 30}}
+GRACE_SECONDS = 0
+"""What RECALL grants to a job that declares no signal."""
+
+
+@dataclass
+class Measured:
+    """Seconds of all cycles."""
+
+    lend: list[float] = field(default_factory=list)
+    recall_idle: list[float] = field(default_factory=list)
+    recall_busy: list[float] = field(default_factory=list)
+    reaction: list[float] = field(default_factory=list)
+    steps: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def figures(self) -> list[Figure]:
+        """The table's rows, with the aims."""
+        return [
+            *p50_p95("an idle node until Slurm may use it, beyond idleSeconds", self.lend, 4),
+            *p50_p95("recall of a lent node without jobs until the claimant's pod is bound", self.recall_idle, 3),
+            *p50_p95("recall of a busy node with requeue, beyond the grace granted", self.recall_busy, 6),
+            *p50_p95("a claim's creation until the first loan is recalled for it", self.reaction, 1),
+        ]
+
+
+def measure(stage: Stage, cycles: int, tell: Callable[[str], None]) -> Measured:
+    """That many cycles with a job and as many without. The operator must run."""
+    measured = Measured()
+    for busy in (False, True):
+        stage.clear()
+        stage.set_up(lending={**LENDING, "floor": 0 if busy else 1}, recall=RECALL, historyLimit=1000)
+        stage.deployment("base", len(stage.lab.workers) - 1)
+        stage.wait_running("base", len(stage.lab.workers) - 1, seconds=60)
+        stage.deployment("web", 1)
+        stage.wait_running("web", 1, seconds=60)
+        for number in range(cycles):
+            _cycle(stage, busy, measured)
+            tell(f"cycle {number + 1} of {cycles} {'with a job' if busy else 'without jobs'}: {_last(measured, busy)}")
+        _steps(stage, busy, measured)
+    return measured
+
+
+def _cycle(stage: Stage, busy: bool, measured: Measured) -> None:
+    job = stage.sleep_job(3600) if busy else 0
+    (pod,) = stage.running_pods("web")
+    node = pod["spec"]["nodeName"]
+    stage.scale("web", 0)
+    wait_for("the end of the pod", lambda: stage.kube.get("pods", pod["metadata"]["name"], WORK) is None, 30, 0.02)
+    free = datetime.now(UTC)
+    wait_for(f"{node} in Slurm", lambda: _is_open(stage.lab, node), 90, 0.05)
+    measured.lend.append((datetime.now(UTC) - free).total_seconds() - IDLE_SECONDS)
+    if busy:
+        stage.wait_job(job, "RUNNING", seconds=30)
+    stage.wait_lent(1)
+    asked = datetime.now(UTC)
+    stage.scale("web", 1)
+    (pod,) = stage.wait_running("web", 1, seconds=90)
+    if busy:
+        stage.lab.slurm("scancel", str(job), check=False)
+    seen = _Audit(stage.lab, asked)
+    waited = (seen.bound(pod["metadata"]["name"]) - seen.created()).total_seconds()
+    (measured.recall_busy if busy else measured.recall_idle).append(waited - (GRACE_SECONDS if busy else 0))
+    measured.reaction.append((seen.recalled() - seen.claimed()).total_seconds())
+
+
+def _is_open(lab: Lab, node: str) -> bool:
+    nodes = lab.site.rest("GET", f"/slurm/v0.0.42/node/{node}")["nodes"]
+    return any(sights.slurm_node(raw).is_open for raw in nodes)
+
+
+class _Audit:
+    """What the API server noted since a moment, with its own microseconds."""
+
+    def __init__(self, lab: Lab, since: datetime) -> None:
+        # The log is written a moment after the answer.
+        time.sleep(0.2)
+        self._events = [one for one in lab.audit_log() if _received(one) >= since]
+
+    def created(self) -> datetime:
+        """When the first pod of people's namespace was made; its name is in the answer, which is not noted."""
+        return self._first("create", "pods", lambda ref: ref.get("namespace") == WORK and not ref.get("subresource"))
+
+    def bound(self, pod: str) -> datetime:
+        """When kube-scheduler bound the pod."""
+        return self._first("create", "pods", lambda ref: ref.get("subresource") == "binding" and ref.get("name") == pod)
+
+    def claimed(self) -> datetime:
+        """When the claim was made."""
+        return self._first("create", "capacityclaims", lambda ref: True)
+
+    def recalled(self) -> datetime:
+        """When the first loan was turned around."""
+        return self._first("patch", "nodeloans", lambda ref: not ref.get("subresource"))
+
+    def _first(self, verb: str, resource: str, fits: Callable[[dict[str, Any]], bool]) -> datetime:
+        for event in self._events:
+            ref = event.get("objectRef") or {}
+            if event["verb"] == verb and ref.get("resource") == resource and fits(ref):
+                return _received(event)
+        raise AssertionError(f"the audit log has no {verb} of {resource}")
+
+
+def _received(event: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(event["requestReceivedTimestamp"])
+
+
+def _steps(stage: Stage, busy: bool, measured: Measured) -> None:
+    """Durations from the loans' conditions; `Recalled` follows `Lent` by the length of the loan, which is no step."""
+    for loan in stage.loans(open_only=False):
+        since = {c["type"]: datetime.fromisoformat(c["lastTransitionTime"]) for c in loan["status"]["conditions"]}
+        for before, step in itertools.pairwise(STEPS):
+            if step == "Recalled" or before not in since or step not in since:
+                continue
+            name = f"{before} to {step}"
+            if step == "Drained":
+                name += " with a job to requeue" if busy else " without jobs"
+            measured.steps[name].append((since[step] - since[before]).total_seconds())
+
+
+def _last(measured: Measured, busy: bool) -> str:
+    recall = measured.recall_busy if busy else measured.recall_idle
+    return f"lend {measured.lend[-1]:.2f} s, recall {recall[-1]:.2f} s, reaction {measured.reaction[-1]:.2f} s"

@@ -1,0 +1,88 @@
+"""The chart grants what the operator uses: nothing is missing, nothing is there for no use. Runs last."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from e2e.kube import Kube
+from e2e.lab import Lab
+from e2e.operator import NAMESPACE
+from e2e.suite import SUITE_BEGAN
+
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:tidegate"
+WHOLE_SUITE = 30
+"""With fewer tests than this the suite does not come to every verb."""
+
+Right = tuple[str, str, str, str]
+"""Scope (`cluster` or `namespace`), API group, resource with subresource, verb."""
+
+RARE: dict[Right, str] = {
+    ("cluster", "tidegate.dev", "capacityclaims", "delete"): "an automatic claim goes ten minutes after it is over: "
+    "tests/sharing/test_claims.py decides it, tests/controllers applies it",
+    ("cluster", "tidegate.dev", "capacityclaims", "get"): "only when a claim is there already that shall be made: "
+    "tests/controllers applies it",
+}
+"""Verbs that minutes cannot bring about, and the tests that do."""
+
+
+def granted(lab: Lab) -> set[Right]:
+    """What the chart's roles give, as the cluster has them."""
+    kube = Kube(lab.kubeconfig)
+    rights: set[Right] = set()
+    roles = (("cluster", "clusterroles", ""), ("namespace", "roles", NAMESPACE))
+    for scope, plural, namespace in roles:
+        role = kube.get(plural, "tidegate", namespace)
+        assert role is not None, f"the chart's {plural} are not installed"
+        for rule in role["rules"]:
+            rights |= {
+                (scope, group, resource, verb)
+                for group in rule["apiGroups"]
+                for resource in rule["resources"]
+                for verb in rule["verbs"]
+            }
+    kube.close()
+    return rights
+
+
+def asked(lab: Lab, since: datetime) -> list[tuple[dict[str, Any], Right]]:
+    """The operator's requests for objects since a moment, each with the right that it needs at least."""
+    found = []
+    for event in lab.audit_log():
+        ref = event.get("objectRef") or {}
+        if event["user"]["username"] != ACCOUNT or not ref.get("resource"):
+            continue
+        if datetime.fromisoformat(event["requestReceivedTimestamp"]) < since:
+            continue
+        resource = "/".join(filter(None, (ref["resource"], ref.get("subresource"))))
+        scope = "namespace" if ref.get("namespace") == NAMESPACE else "cluster"
+        found.append((event, (scope, ref.get("apiGroup", ""), resource, event["verb"])))
+    return found
+
+
+@pytest.fixture(scope="module")
+def began(request: pytest.FixtureRequest) -> datetime:
+    """When the suite began; a part of it does not come to every verb."""
+    scenarios = [item for item in request.session.items if "scenarios" in item.path.parts]
+    if len(scenarios) < WHOLE_SUITE:
+        pytest.skip(f"needs the whole suite: {len(scenarios)} scenarios were asked for")
+    return request.config.stash[SUITE_BEGAN]
+
+
+def test_no_right_is_missing(lab: Lab, began: datetime) -> None:
+    refused = {right for event, right in asked(lab, began) if event.get("responseStatus", {}).get("code") == 403}
+    assert not refused, f"the operator was refused {sorted(refused)}"
+
+
+def test_no_right_is_unused(lab: Lab, began: datetime) -> None:
+    used = {right for _, right in asked(lab, began)}
+    # What is granted for all namespaces covers the operator's own, too.
+    used |= {("cluster", *right[1:]) for right in used}
+    unused = granted(lab) - used
+    assert unused <= set(RARE), f"nothing used {sorted(unused - set(RARE))}"
+
+
+def test_the_operator_was_seen_at_all(lab: Lab, began: datetime) -> None:
+    assert len(asked(lab, began)) > 100
