@@ -15,6 +15,7 @@ That a record is old must never hide that a node is busy:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -40,14 +41,22 @@ class JobStatus:
 
 def statuses(records: Iterable[JobStateRecord]) -> dict[int, JobStatus]:
     """The light list by job id. Waiting tasks of an array (`17_3`, `17_4`) come one by one, under the array's id."""
-    states: dict[int, set[str]] = {}
-    pending: dict[int, int] = {}
+    found: dict[int, JobStatus] = {}
     for record in records:
         job_id = int(record.job_id.partition("_")[0].partition("+")[0])
-        words = {state.upper() for state in record.state or ()}
-        states.setdefault(job_id, set()).update(words)
-        pending[job_id] = pending.get(job_id, 0) + ("PENDING" in words)
-    return {job_id: JobStatus(frozenset(words), pending[job_id]) for job_id, words in states.items()}
+        status = _status(tuple(record.state or ()))
+        known = found.get(job_id)
+        if known:
+            status = JobStatus(known.states | status.states, known.pending_tasks + status.pending_tasks)
+        found[job_id] = status
+    return found
+
+
+@functools.cache
+def _status(states: tuple[str, ...]) -> JobStatus:
+    """The same value for the same states, of which there are few: thousands of jobs wait alike."""
+    words = frozenset(state.upper() for state in states)
+    return JobStatus(words, int("PENDING" in words))
 
 
 class JobBook:
@@ -65,7 +74,7 @@ class JobBook:
         self._statuses = seen
         self._read = set()
         self.jobs = {
-            job_id: replace(job, array_tasks=self._tasks(job_id)) if job.is_pending else job
+            job_id: self._counted(job)
             for job_id, job in self.jobs.items()
             if job_id in seen and not has_ended(seen[job_id].states)
         }
@@ -95,6 +104,10 @@ class JobBook:
         """Enter a full list, read after the light list, that was asked for at `start` and there at `end`."""
         self.take(tuple(self.jobs), records)
         self._full_due = end + min(max((end - start) / FULL_LIST_SHARE, FRESHEST), OLDEST)
+
+    def _counted(self, job: SlurmJob) -> SlurmJob:
+        tasks = self._tasks(job.job_id)
+        return replace(job, array_tasks=tasks) if job.is_pending and job.array_tasks != tasks else job
 
     def _tasks(self, job_id: int) -> int:
         status = self._statuses.get(job_id)
