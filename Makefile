@@ -57,4 +57,4 @@ demo: $(READY) ## show a node lent to Slurm and taken back by a more important p
 	$(BIN)/python -m e2e.demo
 
 bench: $(READY) ## measure hand-over times on the lab
-	$(BIN)/python -m e2e.bench
+	$(BIN)/python -m benchmarks

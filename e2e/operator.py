@@ -166,6 +166,7 @@ class Operator:
         environment = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
         paths = [str(REPOSITORY / "operator"), str(REPOSITORY), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        self._end_left_over()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *program, *options],
@@ -174,6 +175,21 @@ class Operator:
                 env=environment,
                 cwd=REPOSITORY,
             )
+        self._pid_file.write_text(str(self.process.pid))
+
+    @property
+    def _pid_file(self) -> Path:
+        return self._logs / f"{self.name}.pid"
+
+    def _end_left_over(self) -> None:
+        """End the process of a test run that was itself killed; it would hold the Lease for ever."""
+        if not self._pid_file.exists():
+            return
+        pid = self._pid_file.read_text()
+        self._pid_file.unlink()
+        command = Path(f"/proc/{pid}/cmdline")
+        if command.exists() and str(self.probe_port) not in command.read_text() and NAMESPACE in command.read_text():
+            os.kill(int(pid), signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> int:
         if self.process is None:
