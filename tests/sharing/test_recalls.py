@@ -110,11 +110,11 @@ def test_a_claim_keeps_what_it_holds_and_what_is_on_its_way() -> None:
     assert len(recalled(*lent(1), *coming, claimed_node("gpu-8"), running(1, 2), claim(nodes=3))) == 1
 
 
-def test_a_loan_that_returns_for_nobody_is_given_first_and_keeps_its_ladder() -> None:
+def test_a_loan_that_returns_for_nobody_is_given_first_at_the_faster_of_the_two_classes() -> None:
     coming = lent(2, done=DRAINED, back=back_for(reason="IdleInSlurm", recall_class="graceful"))
     command = one(decided(*lent(1), *coming, running(1), claim(recall_class="fast")), RecallLoan)
     assert command.loan.spec.node_name == "gpu-2"
-    assert (command.back.reason, command.back.recall_class) == ("IdleInSlurm", "graceful")
+    assert (command.back.reason, command.back.recall_class) == ("IdleInSlurm", "fast")
     assert command.back.claim is not None
     assert command.back.claim.name == "c1"
 

@@ -1,6 +1,14 @@
 """The custom resources of group `tidegate.dev`: pydantic models, the source of `crds/`."""
 
-from tidegate.api.batch_pool import BatchPool, BatchPoolSpec, BatchPoolStatus, Ladder, NodeCounts, RecallClass
+from tidegate.api.batch_pool import (
+    RECALL_CLASSES,
+    BatchPool,
+    BatchPoolSpec,
+    BatchPoolStatus,
+    Ladder,
+    NodeCounts,
+    RecallClass,
+)
 from tidegate.api.capacity_claim import CapacityClaim, CapacityClaimSpec, CapacityClaimStatus, HolderReference
 from tidegate.api.node_loan import (
     LEND_STEPS,
@@ -20,6 +28,7 @@ from tidegate.api.slurm_cluster import SlurmCluster, SlurmClusterSpec, SlurmClus
 __all__ = [
     "LEND_STEPS",
     "OVERDUE",
+    "RECALL_CLASSES",
     "RETURN_STEPS",
     "BatchPool",
     "BatchPoolSpec",

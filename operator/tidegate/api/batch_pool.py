@@ -11,6 +11,8 @@ from tidegate.api.names import API_VERSION
 from tidegate.api.resource import FITS_LABEL, Metadata, Model, Status, cel
 
 RecallClass = Literal["graceful", "quick", "fast"]
+RECALL_CLASSES: tuple[RecallClass, ...] = ("graceful", "quick", "fast")
+"""From the slowest to the fastest."""
 Label = Annotated[str, Field(max_length=63)]
 
 

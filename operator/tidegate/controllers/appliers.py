@@ -97,5 +97,8 @@ async def apply(command: c.Command, hands: Hands) -> bool:
     except (KubeError, SlurmError) as error:
         result = "failed"
         log.warning("%s for %s failed: %s", name, command.key, error)
+    except Exception:  # a bug in one step must not keep the other nodes from coming home
+        result = "bug"
+        log.exception("%s for %s met a bug", name, command.key)
     metrics.COMMANDS.labels(name, result).inc()
     return result == "done"

@@ -36,7 +36,7 @@ async def check_crds(kube: KubeClient) -> None:
 
 
 def missing_field(ours: dict[str, Any], theirs: dict[str, Any]) -> str | None:
-    """The first field of our schema (spec and status) that theirs has not, such as `spec.lending.floor`; None if all."""
+    """The first field of our schema (spec and status) that theirs lacks, such as `spec.lending.floor`, or None."""
     definitions = ours.get("$defs", {})
 
     def search(mine: dict[str, Any], other: dict[str, Any], path: str) -> str | None:

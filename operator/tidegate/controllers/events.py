@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from datetime import datetime
 
 from tidegate.api import OVERDUE, CapacityClaim, Condition, NodeLoan, Status
 from tidegate.api.names import API_VERSION
 from tidegate.cluster.client import Json
-from tidegate.cluster.errors import KubeError
+from tidegate.cluster.errors import AlreadyExists, KubeError
 from tidegate.cluster.kinds import EVENTS
 from tidegate.controllers.hands import Hands
 
@@ -70,7 +71,7 @@ async def post(target: Json, condition: Condition, message: str, hands: Hands) -
     body: Json = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": _name(target["name"], condition, now), "namespace": namespace},
+        "metadata": {"name": _name(target["name"], condition, message, now), "namespace": namespace},
         "involvedObject": target,
         "type": "Warning" if bad else "Normal",
         "reason": condition.type if condition.status == "True" else f"{condition.type}{condition.reason}",
@@ -84,10 +85,13 @@ async def post(target: Json, condition: Condition, message: str, hands: Hands) -
     }
     try:
         await hands.kube.create(EVENTS, body, namespace)
+    except AlreadyExists:
+        return
     except KubeError as error:
         log.warning("event %s on %s %s was not recorded: %s", condition.type, target["kind"], target["name"], error)
 
 
-def _name(object_name: str, condition: Condition, now: datetime) -> str:
+def _name(object_name: str, condition: Condition, message: str, now: datetime) -> str:
+    """The same for the same event, so that telling it twice is harmless."""
     moment = int(now.timestamp() * 1_000_000)
-    return f"{object_name[:200]}.{condition.type.lower()}.{moment:x}"
+    return f"{object_name[:200]}.{condition.type.lower()}.{moment:x}{zlib.crc32(message.encode()):x}"

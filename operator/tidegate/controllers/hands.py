@@ -25,7 +25,7 @@ class Hands:
     namespace: str
     """Where slurmd pods and the operator live."""
     clock: Callable[[], datetime]
-    remember: Callable[[Kind, Json], None]
+    remember: Callable[[Kind, Json], object]
     """Takes the answer to an own write, so that the next decision does not rest on an older watch event."""
     may_act: Callable[[], bool]
     """Whether the Lease is ours, asked before each command."""

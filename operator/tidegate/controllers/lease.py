@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from tidegate.cluster.client import Json, KubeApi
 from tidegate.cluster.errors import AlreadyExists, Conflict, KubeError, NotFound
@@ -91,9 +91,7 @@ class Lease:
         version, since = self._seen
         if lease["metadata"]["resourceVersion"] != version:
             self._seen = (lease["metadata"]["resourceVersion"], self._monotonic())
-            # A lease that is old by its own time-stamp, too, was left by an operator that is long dead.
-            renewed = lease["spec"].get("renewTime")
-            return renewed is not None and _age(renewed) > timedelta(seconds=3 * LEASE_SECONDS)
+            return False
         return self._monotonic() - since > LEASE_SECONDS
 
     def _patch(self, lease: Json, holder: str | None) -> Json:
@@ -102,7 +100,3 @@ class Lease:
     def _spec(self, holder: str | None) -> Json:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         return {"holderIdentity": holder, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}
-
-
-def _age(moment: str) -> timedelta:
-    return datetime.now(UTC) - datetime.fromisoformat(moment.replace("Z", "+00:00"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tidegate.api import CapacityClaim, NodeLoan
 from tidegate.api.names import DRAIN_REASON_PREFIX, FENCE_TAINT, LOAN_LABEL, claim_fence
 from tidegate.cluster import fence, views
@@ -31,7 +33,7 @@ SLURMD_GRACE_SECONDS = 2
 
 async def fence_node(command: FenceNode, hands: Hands) -> None:
     node = await _as_seen(command.node, hands)
-    await _patch_node(command.node.name, fence.fence_for_loan(node, command.loan.metadata.name), hands)
+    await _patch_node(node, fence.fence_for_loan, command.loan.metadata.name, hands)
 
 
 async def confirm_vacated(command: ConfirmVacated, hands: Hands) -> None:
@@ -58,7 +60,10 @@ async def create_slurmd_pod(command: CreateSlurmdPod, hands: Hands) -> None:
     loan = await _live_loan(command.loan, hands)
     if loan.is_wanted_back or not loan.status.is_true("Vacated"):
         raise NotYet(f"loan {loan.metadata.name} does not want slurmd now")
-    pod = slurmd_pod(loan, command.pool, command.cluster, command.cpus, command.memory_mib, hands.namespace)
+    try:
+        pod = slurmd_pod(loan, command.pool, command.cluster, command.cpus, command.memory_mib, hands.namespace)
+    except ValueError as error:
+        raise NotYet(str(error)) from None
     try:
         hands.remember(PODS, await hands.kube.create(PODS, pod, hands.namespace))
     except AlreadyExists:
@@ -68,11 +73,14 @@ async def create_slurmd_pod(command: CreateSlurmdPod, hands: Hands) -> None:
 async def unlabel_node(command: UnlabelNode, hands: Hands) -> None:
     node, name = await hands.kube.get(NODES, command.node.name), command.loan.metadata.name
     if views.node(node).loan_label == name:
-        await _patch_node(command.node.name, fence.remove_label(node, name), hands)
+        await _patch_node(node, fence.remove_label, name, hands)
 
 
 async def delete_slurmd_pod(command: DeleteSlurmdPod, hands: Hands) -> None:
-    pod = command.pod
+    pod, loan = command.pod, command.loan
+    record = await hands.slurm(command.cluster_name).node(loan.spec.slurm_node_name)
+    if record and record.extra == extra_of(loan.metadata.name) and not record.is_drained:
+        raise NotYet(f"Slurm node {record.name} may get jobs: it registered meanwhile and is not drained")
     try:
         await hands.kube.delete(PODS, pod.name, pod.namespace, uid=pod.uid, grace_seconds=SLURMD_GRACE_SECONDS)
     except (NotFound, Conflict):
@@ -91,14 +99,15 @@ async def release_node(command: ReleaseNode, hands: Hands) -> None:
         hands.remember(NODES, node)
         return
     if seen.loan_label == name:
-        await _patch_node(seen.name, fence.remove_label(node, name), hands)
+        await _patch_node(node, fence.remove_label, name, hands)
         raise NotYet(f"node {seen.name} still let slurmd pods of loan {name} in")
     if loan.status.is_true("Vacated"):
         await _nothing_left(loan, command.cluster_name, hands)
-    patch = (
-        fence.swap_fence(node, name, command.claim_uid) if command.claim_uid else fence.remove_loan_fence(node, name)
-    )
-    await _patch_node(seen.name, patch, hands)
+    claim_uid = command.claim_uid
+    if claim_uid:
+        await _patch_node(node, lambda raw, loan_name: fence.swap_fence(raw, loan_name, claim_uid), name, hands)
+    else:
+        await _patch_node(node, fence.remove_loan_fence, name, hands)
 
 
 async def _nothing_left(loan: NodeLoan, cluster_name: str, hands: Hands) -> None:
@@ -113,7 +122,7 @@ async def _nothing_left(loan: NodeLoan, cluster_name: str, hands: Hands) -> None
 
 async def hold_node(command: HoldNode, hands: Hands) -> None:
     node = await _as_seen(command.node, hands)
-    await _patch_node(command.node.name, fence.fence_for_claim(node, command.claim_uid), hands)
+    await _patch_node(node, fence.fence_for_claim, command.claim_uid, hands)
 
 
 async def free_node(command: FreeNode, hands: Hands) -> None:
@@ -121,7 +130,7 @@ async def free_node(command: FreeNode, hands: Hands) -> None:
     claims = [views.resource(CapacityClaim, item) for item in await hands.kube.list(CAPACITY_CLAIMS)]
     if any(claim.metadata.uid == command.claim_uid and not claim.is_over for claim in claims):
         raise NotYet(f"the claim that holds node {command.node.name} is alive")
-    await _patch_node(command.node.name, fence.remove_claim_fence(node, command.claim_uid), hands)
+    await _patch_node(node, fence.remove_claim_fence, command.claim_uid, hands)
 
 
 async def tolerate_fence(command: TolerateFence, hands: Hands) -> None:
@@ -150,8 +159,13 @@ async def _as_seen(seen: Node, hands: Hands) -> Json:
     return node
 
 
-async def _patch_node(name: str, patch: Json, hands: Hands) -> None:
-    hands.remember(NODES, await hands.kube.patch(NODES, name, patch))
+async def _patch_node(node: Json, build: Callable[[Json, str], Json], holder: str, hands: Hands) -> None:
+    """Patch the node as it was just read. A fence of somebody else is left alone."""
+    try:
+        patch = build(node, holder)
+    except ValueError as error:
+        raise NotYet(str(error)) from None
+    hands.remember(NODES, await hands.kube.patch(NODES, node["metadata"]["name"], patch))
 
 
 async def _live_loan(loan: NodeLoan, hands: Hands) -> NodeLoan:

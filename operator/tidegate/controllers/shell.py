@@ -89,12 +89,12 @@ async def _watch(world: World, kubeconfig: Path | None, synced: asyncio.Event, m
         group, _, version = kind.api_version.rpartition("/")
 
         @kopf.index(group, version, kind.plural, id=f"put-{kind.plural}", registry=registry)
-        async def put(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's name
-            if type != "DELETED" and world.put(kind, _raw(body, kind)):
+        async def put(body: kopf.Body, **_: Any) -> None:
+            if world.put(kind, _raw(body, kind)):
                 mark()
 
         @kopf.on.event(group, version, kind.plural, id=f"seen-{kind.plural}", registry=registry)
-        async def seen(body: kopf.Body, type: str | None, **_: Any) -> None:  # noqa: A002 - kopf's name
+        async def seen(body: kopf.Body, type: str | None, **_: Any) -> None:
             if type == "DELETED":
                 world.drop(kind, _raw(body, kind))
                 mark()
@@ -134,14 +134,14 @@ async def _resync(kube: KubeClient, world: World, mark: Callable[[], None]) -> N
         await asyncio.sleep(RESYNC_SECONDS)
         for kind in WATCHED:
             try:
-                known = {key: None for key in world.all(kind)}
+                known = len(world.all(kind))
                 listed = await kube.list(kind)
             except KubeError as error:
                 log.warning("%s were not compared with a full list: %s", kind.plural, error)
                 continue
             newest = max((int(item["metadata"]["resourceVersion"]) for item in listed), default=0)
             world.keep_only(kind, {item["metadata"]["uid"] for item in listed}, newest)
-            if len(known) != len(world.all(kind)):
+            if known != len(world.all(kind)):
                 mark()
 
 

@@ -155,14 +155,20 @@ def tend(claim: CapacityClaim, index: Index) -> list[Command]:
     return commands
 
 
+def asks_too_much(claim: CapacityClaim, pool: BatchPool, index: Index) -> bool:
+    """Whether an explicit claim asks for more nodes than the pool has; then it gets none, because all would not do."""
+    return not is_automatic(claim) and claim.spec.nodes > len(index.nodes_of_pool[pool.metadata.name])
+
+
 def hold_free(index: Index) -> list[HoldNode]:
     """Free nodes for what explicit claims lack, in the claims' order; no node for two of them."""
     commands: list[HoldNode] = []
     taken: set[str] = set()
     for claim in in_order(index):
         pool = index.pools.get(claim.spec.pool_name)
-        if pool is None or is_automatic(claim) or not (lacking := nodes_lacking(claim, pool, index)):
+        if pool is None or is_automatic(claim) or asks_too_much(claim, pool, index):
             continue
+        lacking = nodes_lacking(claim, pool, index)
         free = [node for node in free_nodes(pool, index) if node.name not in taken][:lacking]
         taken |= {node.name for node in free}
         commands += [HoldNode(node, claim.metadata.uid) for node in free]
@@ -228,8 +234,8 @@ def _satisfaction(
             return True, "Served", "all its pods are bound"
     elif len(held) >= claim.spec.nodes:
         return True, "Held", f"{len(held)} nodes are held for it"
-    size = len(index.nodes_of_pool[pool.metadata.name])
-    if claim.spec.nodes > size and not is_automatic(claim):
+    if asks_too_much(claim, pool, index):
+        size = len(index.nodes_of_pool[pool.metadata.name])
         words = (
             f"asks for {claim.spec.nodes} nodes, pool {pool.metadata.name} has {size}; lower nodes or change poolName"
         )
@@ -239,6 +245,9 @@ def _satisfaction(
         return False, "Recalling", f"waiting for {waits} to come back from Slurm"
     if nodes_lacking(claim, pool, index) == 0:
         return False, "Binding", "its pods are about to be bound to the nodes held for it"
+    if index.slurm_of(pool.metadata.name) is None:
+        words = f"Slurm {pool.spec.slurm_cluster_name} does not answer; nothing is recalled without seeing what it runs"
+        return False, "SlurmSilent", words
     if recallable == 0:
         words = f"no loan of pool {pool.metadata.name} has a priority below {index.priority_of(claim)}"
         return False, "NothingToRecall", words

@@ -86,13 +86,15 @@ class UnlabelNode:
 
 @dataclass(frozen=True, slots=True)
 class DeleteSlurmdPod:
-    """Delete this very slurmd pod (by UID)."""
+    """Delete this very slurmd pod (by UID), if Slurm itself says that nothing can start on its node."""
 
+    cluster_name: str
+    loan: NodeLoan
     pod: Pod
 
     @property
     def key(self) -> str:
-        return f"node/{self.pod.node}"
+        return f"node/{self.loan.spec.node_name}"
 
 
 @dataclass(frozen=True, slots=True)

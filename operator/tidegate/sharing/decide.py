@@ -54,9 +54,12 @@ def decide(snapshot: Snapshot, now: datetime) -> list[Command]:
 
 
 def _lend_guarded(pool: BatchPool, index: Index, held: frozenset[str]) -> list[Command]:
-    """New loans only of a pool that has the finalizer, so that it cannot vanish while nodes are out."""
+    """New loans only of a pool that has the finalizer, so that it cannot vanish while nodes are out.
+
+    A pool that shall have no loans loses it again, so that it can be deleted when no operator is left to say so.
+    """
     guarded = RETURN_FINALIZER in pool.metadata.finalizers
-    if pool.metadata.deletion_timestamp is not None:
+    if pool.metadata.deletion_timestamp is not None or pool.spec.stop_policy == "HoldAndDrain":
         out = any(loan.spec.pool_name == pool.metadata.name and not loan.is_over for loan in index.snapshot.loans)
         return [GuardPool(pool, False)] if guarded and not out else []
     return lend(pool, index, held) if guarded else [GuardPool(pool, True)]

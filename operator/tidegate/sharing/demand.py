@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tidegate.api import BatchPool
 from tidegate.sharing.snapshot import SlurmJob, SlurmNode, SlurmState
@@ -50,6 +50,11 @@ class Room:
         if exclusive and self.shared is False:
             return False
         return self.gpus >= gpus and self.cpus >= cpus and self.memory_mib >= memory_mib
+
+    def times(self, gpus: int, cpus: int, memory_mib: int) -> int:
+        """How often that much fits."""
+        asked = ((self.gpus, gpus), (self.cpus, cpus), (self.memory_mib, memory_mib))
+        return min((has // wants for has, wants in asked if wants), default=1)
 
 
 def waits_for_nodes(job: SlurmJob, pool: BatchPool) -> bool:
@@ -115,35 +120,36 @@ def nodes_wanted(pool: BatchPool, slurm: SlurmState, coming: int, sample: Room, 
     a node does not count.
     """
     rooms = [_room(node) for node in slurm.nodes.values() if _takes_jobs(node, pool)]
-    rooms += [Room(sample.gpus, sample.cpus, sample.memory_mib) for _ in range(coming)]
+    rooms += [replace(sample) for _ in range(coming)]
     known = len(rooms)
     for job in sorted(slurm.jobs.values(), key=lambda j: (-j.priority, j.job_id)):
         if not waits_for_nodes(job, pool):
             continue
-        for _ in range(job.array_tasks):
-            if not _lay(job, rooms, known + most, sample):
-                break
+        left = job.array_tasks
+        while left > 0 and (laid := _lay(job, left, rooms, known + most, sample)):
+            left -= laid
     return len(rooms) - known
 
 
-def _lay(job: SlurmJob, rooms: list[Room], limit: int, sample: Room) -> bool:
+def _lay(job: SlurmJob, tasks: int, rooms: list[Room], limit: int, sample: Room) -> int:
+    """Lay as many of the array's tasks as one set of rooms takes (a large array must not cost a look for each task)."""
     nodes = max(job.node_count, 1)
     gpus, cpus = -(-job.gpus // nodes), -(-job.cpus // nodes)
     chosen = [r for r in rooms if r.takes(gpus, cpus, job.memory_mib_per_node, job.exclusive)][:nodes]
     missing = nodes - len(chosen)
-    fresh_fits = Room(sample.gpus, sample.cpus, sample.memory_mib).takes(
-        gpus, cpus, job.memory_mib_per_node, job.exclusive
-    )
+    fresh_fits = replace(sample).takes(gpus, cpus, job.memory_mib_per_node, job.exclusive)
     if missing and (not fresh_fits or len(rooms) + missing > limit):
-        return False
-    fresh = [Room(sample.gpus, sample.cpus, sample.memory_mib) for _ in range(missing)]
+        return 0
+    fresh = [replace(sample) for _ in range(missing)]
     rooms += fresh
-    for room in (*chosen, *fresh):
-        room.gpus -= gpus
-        room.cpus = 0 if job.exclusive else room.cpus - cpus
-        room.memory_mib -= job.memory_mib_per_node
+    together = [*chosen, *fresh]
+    count = 1 if job.exclusive else min(tasks, *(r.times(gpus, cpus, job.memory_mib_per_node) for r in together))
+    for room in together:
+        room.gpus -= gpus * count
+        room.cpus = 0 if job.exclusive else room.cpus - cpus * count
+        room.memory_mib -= job.memory_mib_per_node * count
         room.shared = False
-    return True
+    return count
 
 
 def _takes_jobs(node: SlurmNode, pool: BatchPool) -> bool:

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from tidegate.api import (
-    LEND_STEPS,
     OVERDUE,
-    RETURN_STEPS,
     BatchPool,
     Ledger,
     LoanReturn,
@@ -49,6 +47,8 @@ FENCE_SECONDS = 30
 """A node that does not take the fence by then has become somebody else's business."""
 VACATE_SECONDS = 30
 """A GPU pod that shows up behind the fence and is still there by then keeps the node."""
+REGISTER_SECONDS = 10
+"""slurmd registers about a second after it starts; one that does not within this is ended without a drain."""
 LEAVE_SECONDS = 60
 """slurmd ends within seconds of its pod's deletion; a node that is gone for longer needs a person."""
 CLEAN_SECONDS = 120
@@ -79,13 +79,14 @@ def advance(loan: NodeLoan, index: Index) -> list[Command]:
 
 def finish(loan: NodeLoan, index: Index) -> list[Command]:
     """What is left to do for a loan that is over: its finalizer, and a fence or pods that came late."""
-    commands: list[Command] = [
-        DeleteSlurmdPod(pod) for pod in index.slurmd_pods.get(loan.metadata.name, ()) if not pod.deleting
-    ]
+    commands: list[Command] = []
     node = index.snapshot.nodes.get(loan.spec.node_name)
     pool = index.pools.get(loan.spec.pool_name)
-    if node and node.fence == loan.metadata.name and pool:
-        commands.append(ReleaseNode(loan, pool.spec.slurm_cluster_name, None))
+    if pool:
+        cluster, pods = pool.spec.slurm_cluster_name, index.slurmd_pods.get(loan.metadata.name, ())
+        commands += [DeleteSlurmdPod(cluster, loan, pod) for pod in pods if not pod.deleting]
+        if node and node.fence == loan.metadata.name:
+            commands.append(ReleaseNode(loan, cluster, None))
     if loan.metadata.finalizers and not commands:
         commands.append(EndLoan(loan))
     return commands
@@ -196,6 +197,8 @@ def _join(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> _Step | 
     if record.gpus != loan.spec.gpus:
         words = f"Slurm node {record.name} has {record.gpus} GPUs, node {node.name} has {loan.spec.gpus}"
         return _recall(loan, "GpuCountDiffers", words, pool)
+    if record.states & {"NOT_RESPONDING", "UNKNOWN"}:
+        return _Step(_next(loan.status, f"Slurm node {record.name} does not respond to slurmctld yet", due))
     if record.is_drained:
         return _Step(_next(loan.status, f"Slurm node {record.name} is drained: {record.reason}", due))
     status = _say(loan, loan.status, index.now, "Joined", True, "Registered", f"Slurm node {record.name} takes jobs")
@@ -249,10 +252,14 @@ def _pod_story(pod: Pod) -> str:
 # --- on the way back --------------------------------------------------------------------------------------------------
 
 
+def back_of(loan: NodeLoan, index: Index) -> LoanReturn:
+    """Why and how a loan that is wanted back returns, also when a person only deleted it or changed `wanted`."""
+    words = "the loan was asked to return or deleted"
+    return loan.spec.back or LoanReturn(reason="WantedBack", message=words, recall_class=_class_of(loan, index))
+
+
 def _come_back(loan: NodeLoan, index: Index) -> _Step:
-    back = loan.spec.back or LoanReturn(
-        reason="WantedBack", message="the loan was asked to return or deleted", recall_class=_class_of(loan, index)
-    )
+    back = back_of(loan, index)
     status = loan.status
     if not status.is_true("Recalled"):
         status = _say(loan, status, index.now, "Recalled", True, back.reason, back.message)
@@ -264,8 +271,8 @@ def _come_back(loan: NodeLoan, index: Index) -> _Step:
 
 
 def _drain(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> bool:
-    """Nothing of Slurm's runs on the node, and nothing new will."""
-    if step.status.is_true("Drained"):
+    """Nothing of Slurm's runs on the node, and nothing new will. A slurmd that came back meanwhile is drained again."""
+    if step.status.is_true("Drained") and not _came_back(loan, index):
         return True
     if not step.status.is_true("Vacated"):
         step.status = _say(loan, step.status, index.now, "Drained", True, "NeverJoined", "slurmd was never started")
@@ -277,20 +284,15 @@ def _drain(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> bool:
         step.status = _say(loan, step.status, index.now, "Drained", False, "SlurmSilent", words)
         step.status = _next(step.status, words, due)
         return False
+    cluster = pool.spec.slurm_cluster_name
     record = index.record_of(loan, slurm)
     if record is None:
         if step.status.is_true("Joined") or not index.slurmd_pods.get(loan.metadata.name):
             step.status = _say(loan, step.status, index.now, "Drained", True, "NotInSlurm", "Slurm has no record of it")
             step.status = step.status.model_copy(update={"ledger": _ledger(loan, step.status, index.now)})
             return True
-        step.status = _next(
-            step.status,
-            "slurmd has not registered; ending it",
-            _due(loan, step.status, index, "Recalled", LEAVE_SECONDS),
-        )
-        _end_slurmd(loan, step, index)
+        _end_unregistered(loan, step, cluster, index)
         return False
-    cluster = pool.spec.slurm_cluster_name
     if not record.is_drained:
         step.status = _next(
             step.status, "draining the Slurm node", _due(loan, step.status, index, "Recalled", LEAVE_SECONDS)
@@ -304,6 +306,12 @@ def _drain(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> bool:
         return True
     _climb(loan, back, step, record, pool, slurm, index)
     return False
+
+
+def _came_back(loan: NodeLoan, index: Index) -> bool:
+    slurm = index.slurm_of(loan.spec.pool_name)
+    record = index.record_of(loan, slurm) if slurm else None
+    return record is not None and (not record.is_drained or record.is_busy) and not loan.status.is_true("Left")
 
 
 def _climb(
@@ -337,14 +345,15 @@ def _leave(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> bool:
         return True
     due = _due(loan, step.status, index, "Drained", LEAVE_SECONDS)
     node = index.snapshot.nodes.get(loan.spec.node_name)
+    pool = index.pools.get(loan.spec.pool_name)
     labelled = node is not None and node.loan_label == loan.metadata.name
     if node and labelled:
         step.after.append(UnlabelNode(loan, node))
     if index.slurmd_pods.get(loan.metadata.name):
         step.status = _next(step.status, "waiting for the slurmd pod to end", due)
-        _end_slurmd(loan, step, index)
+        if pool:
+            _end_slurmd(loan, step, pool.spec.slurm_cluster_name, index)
         return False
-    pool = index.pools.get(loan.spec.pool_name)
     slurm = index.slurm_of(loan.spec.pool_name)
     if pool is None or slurm is None:
         words = _silence(loan, index)
@@ -353,8 +362,6 @@ def _leave(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> bool:
     record = index.record_of(loan, slurm)
     if record and not is_drained_by_others(record, DRAIN_REASON_PREFIX):
         step.status = _next(step.status, f"deleting Slurm node {record.name}", due)
-        if not record.is_drained:
-            step.after.append(DrainSlurmNode(pool.spec.slurm_cluster_name, loan, _drain_reason(back)))
         step.after.append(DeleteSlurmNode(pool.spec.slurm_cluster_name, loan))
         return False
     if labelled:
@@ -407,9 +414,22 @@ def _release(loan: NodeLoan, back: LoanReturn, step: _Step, index: Index) -> boo
     return False
 
 
-def _end_slurmd(loan: NodeLoan, step: _Step, index: Index) -> None:
+def _end_unregistered(loan: NodeLoan, step: _Step, cluster: str, index: Index) -> None:
+    """End a slurmd that never registered; one that is about to is given the time, so that it can be drained first."""
+    due = _due(loan, step.status, index, "Recalled", REGISTER_SECONDS)
+    about_to = any(p.node and not p.waiting_reason and not p.deleting for p in index.slurmd_pods[loan.metadata.name])
+    if about_to and index.now < due:
+        step.status = _next(step.status, "slurmd is about to register; then it is drained", due)
+        return
+    step.status = _next(
+        step.status, "slurmd has not registered; ending it", _due(loan, step.status, index, "Recalled", LEAVE_SECONDS)
+    )
+    _end_slurmd(loan, step, cluster, index)
+
+
+def _end_slurmd(loan: NodeLoan, step: _Step, cluster: str, index: Index) -> None:
     pods = index.slurmd_pods.get(loan.metadata.name, ())
-    step.after += [DeleteSlurmdPod(pod) for pod in pods if not pod.deleting]
+    step.after += [DeleteSlurmdPod(cluster, loan, pod) for pod in pods if not pod.deleting]
 
 
 def _ledger(loan: NodeLoan, status: NodeLoanStatus, now: datetime) -> Ledger:
@@ -492,8 +512,3 @@ def _with_overdue(status: NodeLoanStatus, loan: NodeLoan, now: datetime) -> Node
             now, OVERDUE, True, "DeadlinePassed", status.message, loan.metadata.generation or None
         )
     return status.with_condition(now, OVERDUE, False, "OnTime", "", loan.metadata.generation or None)
-
-
-def step_names() -> tuple[str, ...]:
-    """All steps of a trip, in order."""
-    return (*LEND_STEPS, *RETURN_STEPS)

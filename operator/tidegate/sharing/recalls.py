@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from tidegate.api import BatchPool, CapacityClaim, ClaimReference, LoanReturn, NodeLoan
-from tidegate.sharing.claims import helpful, in_order, nodes_lacking
+from tidegate.api import RECALL_CLASSES, BatchPool, CapacityClaim, ClaimReference, LoanReturn, NodeLoan
+from tidegate.sharing.claims import asks_too_much, helpful, in_order, nodes_lacking
 from tidegate.sharing.commands import Command, HoldNode, RecallLoan
 from tidegate.sharing.demand import nodes_wanted
 from tidegate.sharing.index import Index
 from tidegate.sharing.lending import free_nodes, sample_room
+from tidegate.sharing.loans import back_of
 from tidegate.sharing.victims import cheapest
 
 
@@ -30,12 +31,15 @@ def recall_for_claims(index: Index, holds: Iterable[HoldNode]) -> tuple[list[Com
     for claim in in_order(index):
         pool = index.pools.get(claim.spec.pool_name)
         priority = index.priority_of(claim)
-        if pool is None or priority is None:
+        if pool is None or priority is None or asks_too_much(claim, pool, index):
             continue
         loans = helpful(claim, index.loans_of(pool.metadata.name), pool, index)
         loans = [loan for loan in loans if loan.metadata.name not in taken]
         returning = [loan for loan in loans if loan.is_wanted_back and not _promised(loan, index)]
         lent = [loan for loan in loans if not loan.is_wanted_back and loan.spec.priority < priority]
+        if index.slurm_of(pool.metadata.name) is None:
+            # Which recall costs least cannot be seen, and a recall is one-way.
+            lent = [loan for loan in lent if not loan.status.is_true("Vacated")]
         held = free[claim.metadata.uid]
         recallable[claim.metadata.uid] = held + len(returning) + len(lent)
         lacking = nodes_lacking(claim, pool, index) - held
@@ -43,7 +47,7 @@ def recall_for_claims(index: Index, holds: Iterable[HoldNode]) -> tuple[list[Com
         chosen += cheapest(lent, lacking - len(chosen), claim.spec.recall_class, index)
         for loan in chosen:
             taken.add(loan.metadata.name)
-            commands.append(RecallLoan(loan, _back_for(claim, loan)))
+            commands.append(RecallLoan(loan, _back_for(claim, loan, index)))
     return commands, recallable
 
 
@@ -51,11 +55,14 @@ def _promised(loan: NodeLoan, index: Index) -> bool:
     return bool(loan.spec.back and loan.spec.back.claim and loan.spec.back.claim.uid in index.live_claims)
 
 
-def _back_for(claim: CapacityClaim, loan: NodeLoan) -> LoanReturn:
+def _back_for(claim: CapacityClaim, loan: NodeLoan, index: Index) -> LoanReturn:
+    """The claim's own recall, or for a loan on its way back the claim as its goal, at the faster of the two classes."""
     meta = claim.metadata
     reference = ClaimReference(namespace=meta.namespace or "", name=meta.name, uid=meta.uid)
-    if loan.spec.back:
-        return loan.spec.back.model_copy(update={"claim": reference})
+    if loan.is_wanted_back:
+        back = back_of(loan, index)
+        faster = max(back.recall_class, claim.spec.recall_class, key=RECALL_CLASSES.index)
+        return back.model_copy(update={"claim": reference, "recall_class": faster})
     words = f"claim {meta.namespace}/{meta.name} needs the node"
     return LoanReturn(reason="Claimed", message=words, recall_class=claim.spec.recall_class, claim=reference)
 

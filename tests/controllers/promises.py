@@ -1,0 +1,97 @@
+"""The promises of the design, checked on a site in memory after every step of whatever happens to it."""
+
+from __future__ import annotations
+
+from tests.controllers.site import Site
+from tidegate.api import NodeLoan
+from tidegate.api.names import claim_of_fence
+from tidegate.cluster import views
+from tidegate.cluster.kinds import NODE_LOANS, NODES
+from tidegate.sharing.index import extra_of
+
+GPU = "nvidia.com/gpu"
+
+
+class Promises:
+    """Compares each moment with the one before; a broken promise raises AssertionError that says which."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._position = site.kube.resource_version
+        self._fences: dict[str, str | None] = {name: node.fence for name, node in site.nodes().items()}
+        self._recalled_for: dict[str, str] = {}
+        self._reported: set[int] = set()
+
+    def check(self) -> None:
+        """All promises that can be seen at one moment."""
+        self._one_owner()
+        self._released_to_the_claimant_only()
+        self._only_lower_priorities_are_recalled()
+        self._no_job_lost()
+        self._foreign_drains_stay()
+
+    def _one_owner(self) -> None:
+        """Promise 1: open to Slurm jobs and open to GPU pods never go together."""
+        site = self._site
+        holders = {
+            pod.node: pod.key
+            for pod in site.pods()
+            if pod.loan is None and pod.gpus.get(GPU) and pod.phase == "Running"
+        }
+        nodes = site.nodes()
+        for record in site.slurm.nodes.values():
+            open_to_jobs = record.alive and not record.drained and not record.down
+            jobs = [job.job_id for job in site.slurm.jobs.values() if record.name in job.nodes]
+            node = nodes.get(record.name)
+            if node is None or not record.extra.startswith(extra_of("")):
+                continue
+            open_to_pods = node.fence is None and not node.unschedulable
+            assert not (open_to_jobs and open_to_pods), f"1: {node.name} is open to both"
+            assert not (jobs and open_to_pods), f"1: {node.name} is open to pods while jobs {jobs} are on it"
+            assert not (jobs and node.name in holders), f"1: {holders[node.name]} and jobs {jobs} share {node.name}"
+            assert not (open_to_jobs and claim_of_fence(node.fence or "")), f"1: {node.name} is a claim's and Slurm's"
+
+    def _released_to_the_claimant_only(self) -> None:
+        """Promise 2: what was freed for a claim goes to no loan while that claim lives."""
+        for change in self._site.kube.changes_since(self._position):
+            self._position = str(change.resource_version)
+            if change.kind == NODE_LOANS and change.type == "MODIFIED":
+                self._note(views.resource(NodeLoan, change.object))
+            if change.kind != NODES:
+                continue
+            node = views.node(change.object)
+            before, self._fences[node.name] = self._fences.get(node.name), node.fence
+            claim = claim_of_fence(before) if before else None
+            if claim and node.fence and node.fence != before:
+                raise AssertionError(f"2: {node.name} went from claim {claim} straight to {node.fence}")
+
+    def _note(self, loan: NodeLoan) -> None:
+        ended = (job for job in loan.status.jobs if job.action in ("Cancelled", "EndedByDown"))
+        self._reported |= {job.job_id for job in ended if not job.requeueable}
+        if loan.spec.back and loan.spec.back.claim and loan.spec.back.reason == "Claimed":
+            # A loan that is on its way already may be given to a claim of any priority.
+            self._recalled_for.setdefault(loan.metadata.name, loan.spec.back.claim.uid)
+
+    def _only_lower_priorities_are_recalled(self) -> None:
+        """Promise 3: a claim recalls only loans of strictly lower priority."""
+        priorities = {c.metadata.uid: c.status.priority for c in self._site.claims() if c.status.priority is not None}
+        loans = {loan.metadata.name: loan for loan in self._site.loans()}
+        for name, uid in self._recalled_for.items():
+            if name in loans and uid in priorities:
+                assert loans[name].spec.priority < priorities[uid], f"3: {name} was recalled for a claim no higher"
+
+    def _no_job_lost(self) -> None:
+        """Promise 4: a run ends well, or is requeued, or was cancelled by its owner's leave and is reported."""
+        for job in self._site.slurm.jobs.values():
+            if job.state in ("CANCELLED", "NODE_FAIL"):
+                assert not job.requeueable, f"4: job {job.job_id} was lost"
+                assert job.job_id in self._reported, f"4: job {job.job_id} was ended and is not reported"
+        assert not self._site.killed_under, f"4: {self._site.killed_under}"
+
+    def _foreign_drains_stay(self) -> None:
+        """Promise 6: a drain of somebody else is still there, with its reason."""
+        for name, reason in self._site.foreign_drains.items():
+            record = self._site.slurm.nodes.get(name)
+            assert record is not None, f"6: the record of {name}, which an admin drained, is gone"
+            assert record.drained, f"6: the admin's drain of {name} is gone"
+            assert record.reason == reason, f"6: the admin's reason on {name} became {record.reason}"

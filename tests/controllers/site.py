@@ -1,0 +1,341 @@
+"""A whole site in memory for tests of the real decide and the real appliers: two operators, Kubernetes and Slurm.
+
+Nothing happens by itself: a test says who acts next, what an operator gets to see, and where it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.fakes.kube import FakeKube
+from tests.fakes.slurm import FakeSlurm
+from tidegate.api import BatchPool, CapacityClaim, NodeLoan
+from tidegate.api.names import API_VERSION
+from tidegate.cluster import views
+from tidegate.cluster.client import Json
+from tidegate.cluster.errors import Unreachable as KubeUnreachable
+from tidegate.cluster.kinds import (
+    BATCH_POOLS,
+    CAPACITY_CLAIMS,
+    NODE_LOANS,
+    NODES,
+    PODS,
+    PRIORITY_CLASSES,
+    SLURM_CLUSTERS,
+    Kind,
+)
+from tidegate.controllers.appliers import apply
+from tidegate.controllers.hands import Hands
+from tidegate.controllers.world import WATCHED, World
+from tidegate.sharing.commands import Command
+from tidegate.sharing.decide import decide
+from tidegate.sharing.idleness import track_idle
+from tidegate.sharing.snapshot import Node, Pod, SlurmState
+from tidegate.slurm.errors import SlurmError
+from tidegate.slurm.errors import Unreachable as SlurmUnreachable
+
+NAMESPACE = "tidegate-system"
+USERS = "team"
+GPU = "nvidia.com/gpu"
+REPLICA_SETS = Kind("replicasets", "apps/v1", "ReplicaSet", namespaced=True)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Killed(BaseException):
+    """The operator's process is killed with -9 at this very line."""
+
+
+class Fuse:
+    """Ends the operator's n-th call to the outside with an exception, before or after the call has its effect."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+        self.after = False
+        self.kills = True
+
+    def set(self, calls: int, after_effect: bool, kills: bool) -> None:
+        """Let `calls` calls pass; the next one kills the process, or gets no answer."""
+        self.left, self.after, self.kills = calls, after_effect, kills
+
+    def wrap(self, target: Any, no_answer: Exception) -> Any:
+        """The target, each of whose coroutine methods burns the fuse."""
+        return _Burning(target, self, no_answer)
+
+    async def burn(self, name: str, call: Callable[[], Awaitable[Any]], no_answer: Exception) -> Any:
+        """Make the call, if it comes to that."""
+        if self.left is None:
+            return await call()
+        self.left -= 1
+        spent = self.left < 0
+        if spent:
+            self.left = None
+        if not spent or self.after:
+            answer = await call()
+        if spent:
+            raise Killed(name) if self.kills else no_answer
+        return answer
+
+
+class _Burning:
+    def __init__(self, target: Any, fuse: Fuse, no_answer: Exception) -> None:
+        self._target = target
+        self._fuse = fuse
+        self._no_answer = no_answer
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._target, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await self._fuse.burn(name, lambda: method(*args, **kwargs), self._no_answer)
+
+        return call
+
+
+class Operator:
+    """One operator process: its memory, which a kill empties, and how far it has read the watch."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.fuse = Fuse()
+        self.start()
+
+    def start(self) -> None:
+        """A fresh process: everything is listed anew, nothing is remembered."""
+        self.world = World()
+        self.slurm = SlurmState()
+        self.idle_since: dict[str, datetime] = {}
+        self.position = self._site.kube.resource_version
+        for kind in WATCHED:
+            for raw in self._site.run(self._site.kube.list(kind)):
+                self.world.put(kind, raw)
+
+    def read_watch(self, count: int | None = None) -> None:
+        """Take in the next events of the watch, all of them when no count is given."""
+        changes = self._site.kube.changes_since(self.position)
+        for change in changes[: len(changes) if count is None else count]:
+            if change.kind in WATCHED:
+                if change.type == "DELETED":
+                    self.world.drop(change.kind, change.object)
+                else:
+                    self.world.put(change.kind, change.object)
+            self.position = str(change.resource_version)
+
+    def read_again(self, count: int) -> None:
+        """The watch broke and tells its last events a second time."""
+        self.position = str(max(int(self.position) - count, 0))
+        self.read_watch()
+
+    def ask_slurm(self) -> None:
+        """One observation, complete or failed."""
+        try:
+            self.slurm = self._site.run(self._site.slurm.observe())
+        except SlurmError as error:
+            self.slurm = SlurmState(
+                observed=self.slurm.observed, error=str(error), reason=error.reason,
+                nodes=self.slurm.nodes, jobs=self.slurm.jobs, partitions=self.slurm.partitions,
+                capabilities=self.slurm.capabilities,
+            )  # fmt: skip
+
+    def decide(self) -> list[Command]:
+        """What this operator would do now, on what it has seen."""
+        slurm = {"site": self.slurm}
+        now = self._site.now()
+        self.idle_since = track_idle(self.idle_since, self.world.snapshot(slurm, {}), now)
+        return decide(self.world.snapshot(slurm, self.idle_since), now)
+
+    def round(self) -> list[Command]:
+        """Decide and apply. Returns the commands that had their effect; a fuse that burns down starts a new process."""
+        hands = Hands(
+            kube=self.fuse.wrap(self._site.kube, KubeUnreachable(0, "the API server did not answer")),
+            slurm=lambda _: self.fuse.wrap(self._site.slurm, SlurmUnreachable("Slurm did not answer")),
+            namespace=NAMESPACE,
+            clock=self._site.now,
+            remember=self.world.put,
+            may_act=lambda: True,
+        )
+        done: list[Command] = []
+        broken: set[str] = set()
+        try:
+            for command in self.decide():
+                if command.key in broken:
+                    continue
+                if self._site.run(apply(command, hands)):
+                    done.append(command)
+                else:
+                    broken.add(command.key)
+        except Killed:
+            self.start()
+        self.fuse.left = None
+        return done
+
+
+class Site:
+    """Kubernetes, Slurm and the clock, with what happens between them: slurmd pods that register and go."""
+
+    def __init__(self, release: str = "26.05", nodes: int = 3, terms: Json | None = None) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._now = START
+        self._owners: dict[str, Json] = {}
+        self.foreign_drains: dict[str, str] = {}
+        """Reasons of drains that somebody else set and that nobody lifted."""
+        self.killed_under: list[str] = []
+        """Nodes whose slurmd was ended while jobs ran there."""
+        self.kube = FakeKube(self.now)
+        self.slurm = FakeSlurm(clock=self.now, release=release, partitions={"lent": ("lent",)})
+        for name, value in (("inference", 1000), ("urgent", 2000), ("tidegate-slurmd", 10**9)):
+            self.make(PRIORITY_CLASSES, {"metadata": {"name": name}, "value": value})
+        for number in range(nodes):
+            self.run(self.kube.add_node(f"gpu-{number}", gpus=2, labels={"pool": "gpu"}, cpus=8, memory="64Gi"))
+        spec = {"endpoint": "http://slurm:6820", "credentialsSecretName": "slurm", "controllerAddress": "slurm:6817"}
+        self.make(SLURM_CLUSTERS, {"metadata": {"name": "site"}, "spec": spec})
+        self.make(BATCH_POOLS, {"metadata": {"name": "batch"}, "spec": {**_TERMS, **(terms or {})}})
+
+    def now(self) -> datetime:
+        """The time of everybody."""
+        return self._now
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass; jobs end and start."""
+        self._now += timedelta(seconds=seconds)
+        self.slurm.tick()
+
+    def run(self, coroutine: Any) -> Any:
+        """The result of a coroutine; nothing in here really waits."""
+        return self._loop.run_until_complete(coroutine)
+
+    def close(self) -> None:
+        """Close the event loop."""
+        self._loop.close()
+
+    def make(self, kind: Any, body: Json, namespace: str = "") -> Json:
+        """Create an object as a person would."""
+        created: Json = self.run(self.kube.create(kind, body, namespace))
+        return created
+
+    def turn(self) -> None:
+        """One turn of kube-scheduler, all kubelets, the garbage collector, slurmds and Slurm."""
+        self.kube.collect_garbage()
+        self.kube.schedule()
+        for name in self.nodes():
+            self.kube.kubelet(name)
+        self.sync_slurmds()
+        self.slurm.tick()
+
+    def sync_slurmds(self) -> None:
+        """A running slurmd pod registers its node; one that is gone takes slurmd with it."""
+        running: dict[str, Pod] = {}
+        for pod in self.pods():
+            if pod.loan and pod.phase == "Running":
+                running[self.loan(pod.loan).spec.slurm_node_name if self.has_loan(pod.loan) else pod.node] = pod
+        for name in self.slurm.alive() - set(running):
+            there = [job.job_id for job in self.slurm.jobs.values() if name in job.nodes and job.state == "RUNNING"]
+            self.killed_under += [f"slurmd of {name} ended under jobs {there}"] if there else []
+            self.slurm.slurmd_dies(name)
+        for name, pod in running.items():
+            extra = f"tidegate={pod.loan}"
+            if name not in self.slurm.alive() and not self.kube_is_dead(pod.node):
+                self.slurm.register(name, gpus=2, cpus=8, memory_mib=60000, features=("lent",), extra=extra)
+
+    def drain_by_admin(self, name: str, reason: str) -> None:
+        """An admin takes a node out of service in Slurm."""
+        self.slurm.admin_drains(name, reason)
+        self.foreign_drains[name] = reason
+
+    def resume_by_admin(self, name: str) -> None:
+        """The admin puts it back; a record without slurmd behind it is deleted, as admins do."""
+        del self.foreign_drains[name]
+        self.slurm.admin_resumes(name)
+        if not self.slurm.nodes[name].alive:
+            self.run(self.slurm.delete_node(name))
+
+    def kube_is_dead(self, node: str) -> bool:
+        """Whether the node's kubelet is silent."""
+        return not self.nodes()[node].ready
+
+    def nodes(self) -> dict[str, Node]:
+        """The nodes as they are."""
+        return {raw["metadata"]["name"]: views.node(raw) for raw in self.run(self.kube.list(NODES))}
+
+    def pods(self) -> list[Pod]:
+        """The pods as they are, without the finished ones."""
+        return [pod for raw in self.run(self.kube.list(PODS)) if (pod := views.pod(raw))]
+
+    def loans(self) -> list[NodeLoan]:
+        """The loans as they are."""
+        return [views.resource(NodeLoan, raw) for raw in self.run(self.kube.list(NODE_LOANS))]
+
+    def has_loan(self, name: str) -> bool:
+        """Whether there is such a loan."""
+        return any(loan.metadata.name == name for loan in self.loans())
+
+    def loan(self, name: str) -> NodeLoan:
+        """The loan of that name."""
+        return next(loan for loan in self.loans() if loan.metadata.name == name)
+
+    def claims(self) -> list[CapacityClaim]:
+        """The claims as they are."""
+        return [views.resource(CapacityClaim, raw) for raw in self.run(self.kube.list(CAPACITY_CLAIMS))]
+
+    def pool(self) -> BatchPool:
+        """The pool as it is."""
+        return views.resource(BatchPool, self.run(self.kube.get(BATCH_POOLS, "batch")))
+
+    def gpu_pod(self, name: str, owner: str, gpus: int = 2, priority_class: str = "inference") -> Json:
+        """A pod of a controller that asks for GPUs."""
+        if owner not in self._owners:
+            self._owners[owner] = self.make(REPLICA_SETS, {"metadata": {"name": owner}, "spec": {}}, USERS)
+        uid = self._owners[owner]["metadata"]["uid"]
+        reference = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": uid, "controller": True}
+        container = {"name": "main", "resources": {"requests": {GPU: str(gpus)}, "limits": {GPU: str(gpus)}}}
+        return self.make(
+            PODS,
+            {
+                "metadata": {"name": name, "ownerReferences": [reference]},
+                "spec": {"priorityClassName": priority_class, "containers": [container]},
+            },
+            USERS,
+        )
+
+    def claim(self, name: str, nodes: int = 1, priority_class: str = "inference", **spec: Any) -> Json:
+        """An explicit claim; fields that are None are left out."""
+        given = {name: value for name, value in spec.items() if value is not None}
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": "CapacityClaim",
+            "metadata": {"name": name},
+            "spec": {"poolName": "batch", "nodes": nodes, "priorityClassName": priority_class, **given},
+        }
+        return self.make(CAPACITY_CLAIMS, body, USERS)
+
+    def settle(self, operator: Operator, turns: int = 60, seconds: float = 1.0) -> None:
+        """Let a healthy operator and the world take turns."""
+        for _ in range(turns):
+            operator.read_watch()
+            operator.ask_slurm()
+            operator.round()
+            self.turn()
+            self.pass_time(seconds)
+
+
+_TERMS: Json = {
+    "nodeSelector": {"pool": "gpu"},
+    "slurmClusterName": "site",
+    "partition": "lent",
+    "slurmd": {"image": "slurmd:test"},
+    "lending": {
+        "idleSeconds": 5,
+        "idleReturnSeconds": 10,
+        "joinSeconds": 60,
+        "flapBudget": {"loans": 50, "windowSeconds": 3600},
+    },
+    "recall": {
+        "graceful": {"drainSeconds": 20, "checkpointSeconds": 10, "requeueSeconds": 10},
+        "quick": {"drainSeconds": 0, "checkpointSeconds": 10, "requeueSeconds": 10},
+        "fast": {"drainSeconds": 0, "checkpointSeconds": 2, "requeueSeconds": 5},
+        "nonRequeueableJobs": "Wait",
+        "nonRequeueableSeconds": 60,
+    },
+}

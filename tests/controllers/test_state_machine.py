@@ -1,0 +1,244 @@
+"""Everything that can go wrong, in any order: two operators with stale eyes that are killed between any two calls.
+
+The Lease is forced: both act at any time. The real decide and the real appliers run against the site in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.controllers.promises import Promises
+from tests.controllers.site import USERS, Operator, Site
+from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, NODES, PODS
+
+EXAMPLES = int(os.environ.get("TIDEGATE_STATE_MACHINE_EXAMPLES", "140"))
+STEPS = 80
+
+who = st.integers(0, 1)
+node_names = st.sampled_from(["gpu-0", "gpu-1", "gpu-2"])
+
+
+class TwoOperators(RuleBasedStateMachine):
+    """Rules are what the world, people and faults do; the promises hold after each."""
+
+    @initialize(
+        release=st.sampled_from(["24.11", "26.05"]),
+        policy=st.sampled_from(["DemandDriven", "Eager"]),
+        other=st.sampled_from(["Cancel", "Wait"]),
+        priority=st.sampled_from([-100, -100, 1500]),
+    )
+    def begin(self, release: str, policy: str, other: str, priority: int) -> None:
+        self.site = Site(release=release)
+        lending, recall = {"policy": policy}, {"nonRequeueableJobs": other}
+        self.patch_pool({"priority": priority, "lending": lending, "recall": recall})
+        self.operators = [Operator(self.site), Operator(self.site)]
+        self.promises = Promises(self.site)
+        self.counter = 0
+        # Half of the examples start with nodes in Slurm, where most of the interesting trouble is.
+        if policy == "Eager":
+            self.site.settle(self.operators[0], turns=12)
+
+    def teardown(self) -> None:
+        if hasattr(self, "site"):
+            try:
+                self.calm()
+            finally:
+                self.site.close()
+
+    def patch_pool(self, spec: dict[str, Any]) -> None:
+        self.site.run(self.site.kube.patch(BATCH_POOLS, "batch", {"spec": spec}))
+
+    # --- the operators
+
+    @rule(who=who, events=st.integers(1, 30))
+    def reads_some_of_the_watch(self, who: int, events: int) -> None:
+        self.operators[who].read_watch(events)
+
+    @rule(who=who)
+    def reads_all_of_the_watch(self, who: int) -> None:
+        self.operators[who].read_watch()
+
+    @rule(who=who, events=st.integers(1, 10))
+    def reads_events_twice(self, who: int, events: int) -> None:
+        self.operators[who].read_again(events)
+
+    @rule(who=who)
+    def asks_slurm(self, who: int) -> None:
+        self.operators[who].ask_slurm()
+
+    @rule(who=who)
+    def acts(self, who: int) -> None:
+        self.operators[who].round()
+
+    @rule(who=who, calls=st.integers(0, 12), after=st.booleans())
+    def acts_and_is_killed(self, who: int, calls: int, after: bool) -> None:
+        self.operators[who].fuse.set(calls, after, kills=True)
+        self.operators[who].round()
+
+    @rule(who=who, calls=st.integers(0, 12), after=st.booleans())
+    def acts_and_one_call_gets_no_answer(self, who: int, calls: int, after: bool) -> None:
+        self.operators[who].fuse.set(calls, after, kills=False)
+        self.operators[who].round()
+
+    @rule(who=who, turns=st.sampled_from([1, 3, 10]))
+    def does_its_job(self, who: int, turns: int) -> None:
+        self.site.settle(self.operators[who], turns=turns)
+
+    # --- the world
+
+    @rule()
+    def kubernetes_turns(self) -> None:
+        self.site.turn()
+
+    @rule(seconds=st.sampled_from([0.5, 2, 6, 15, 40]))
+    def time_passes(self, seconds: float) -> None:
+        self.site.pass_time(seconds)
+
+    @rule(
+        gpus=st.integers(1, 2),
+        nodes=st.integers(1, 3),
+        seconds=st.sampled_from([5, 30, 200]),
+        requeueable=st.booleans(),
+        on_signal=st.sampled_from(["ignores", "checkpoints", "exits"]),
+        declares=st.booleans(),
+    )
+    def a_job_is_submitted(
+        self, gpus: int, nodes: int, seconds: int, requeueable: bool, on_signal: str, declares: bool
+    ) -> None:
+        self.site.slurm.submit(
+            nodes=nodes,
+            gpus_per_node=gpus,
+            duration_seconds=seconds,
+            requeueable=requeueable,
+            on_signal=on_signal,  # type: ignore[arg-type]
+            comment="tidegate:signal=USR1" if declares else "",
+        )
+
+    @rule(gpus=st.integers(1, 2), urgent=st.booleans())
+    def a_gpu_pod_is_made(self, gpus: int, urgent: bool) -> None:
+        self.counter += 1
+        self.site.gpu_pod(f"web-{self.counter}", f"web-{int(urgent)}", gpus, "urgent" if urgent else "inference")
+
+    @rule(node=node_names)
+    def a_pod_is_bound_by_an_old_decision(self, node: str) -> None:
+        self.counter += 1
+        self.site.gpu_pod(f"late-{self.counter}", "late", 1)
+        self.site.kube.schedule_stale(USERS, f"late-{self.counter}", node)
+
+    @rule(data=st.data())
+    def a_gpu_pod_ends(self, data: st.DataObject) -> None:
+        pods = sorted(pod.name for pod in self.site.pods() if pod.namespace == USERS)
+        if pods:
+            self.site.run(self.site.kube.delete(PODS, data.draw(st.sampled_from(pods)), USERS, grace_seconds=0))
+
+    @rule(nodes=st.integers(1, 3), ttl=st.sampled_from([None, 20]))
+    def somebody_claims(self, nodes: int, ttl: int | None) -> None:
+        self.counter += 1
+        self.site.claim(f"claim-{self.counter}", nodes, ttlSeconds=ttl)
+
+    @rule(data=st.data())
+    def a_claim_is_cancelled(self, data: st.DataObject) -> None:
+        claims = sorted(claim.metadata.name for claim in self.site.claims())
+        if claims:
+            self.site.run(self.site.kube.delete(CAPACITY_CLAIMS, data.draw(st.sampled_from(claims)), USERS))
+
+    @rule(data=st.data())
+    def a_loan_is_deleted(self, data: st.DataObject) -> None:
+        loans = sorted(loan.metadata.name for loan in self.site.loans() if not loan.is_over)
+        if loans:
+            self.site.run(self.site.kube.delete(NODE_LOANS, data.draw(st.sampled_from(loans))))
+
+    @rule(node=node_names, cordoned=st.booleans())
+    def an_admin_cordons(self, node: str, cordoned: bool) -> None:
+        self.site.run(self.site.kube.patch(NODES, node, {"spec": {"unschedulable": cordoned or None}}))
+
+    @rule(stop=st.sampled_from(["None", "Hold", "HoldAndDrain"]), cap=st.sampled_from([None, 0, 1, 3]))
+    def an_admin_changes_the_terms(self, stop: str, cap: int | None) -> None:
+        self.patch_pool({"stopPolicy": stop, "lending": {"cap": cap}})
+
+    @rule(data=st.data())
+    def an_admin_drains_in_slurm(self, data: st.DataObject) -> None:
+        ours = sorted(name for name, node in self.site.slurm.nodes.items() if not node.drained)
+        if ours:
+            self.site.drain_by_admin(data.draw(st.sampled_from(ours)), "bad fan")
+
+    @precondition(lambda self: self.site.foreign_drains)
+    @rule()
+    def the_admin_resumes(self) -> None:
+        self.site.resume_by_admin(sorted(self.site.foreign_drains)[0])
+
+    # --- faults
+
+    @rule(node=node_names, dead=st.booleans())
+    def a_kubelet_dies_or_lives(self, node: str, dead: bool) -> None:
+        (self.site.kube.node_dies if dead else self.site.kube.node_lives)(node)
+
+    @rule(broken=st.sampled_from(["", "unreachable", "errors", "loses_answers"]))
+    def slurm_breaks_or_heals(self, broken: str) -> None:
+        self.site.slurm.unreachable = broken == "unreachable"
+        self.site.slurm.errors = "slurmctld is in a bad mood" if broken == "errors" else ""
+        self.site.slurm.loses_answers = broken == "loses_answers"
+
+    @invariant()
+    def promises_hold(self) -> None:
+        if hasattr(self, "site"):
+            self.promises.check()
+
+    # --- promise 5: once the faults stop, everything comes to its end in bounded time
+
+    def calm(self) -> None:
+        """Let faults and people rest: each loan and claim ends up somewhere for good, and every job ends."""
+        site = self.site
+        self.slurm_breaks_or_heals("")
+        for name in list(site.foreign_drains):
+            site.resume_by_admin(name)
+        for name in site.nodes():
+            site.kube.node_lives(name)
+            site.run(site.kube.patch(NODES, name, {"spec": {"unschedulable": None}}))
+        for pod in site.pods():
+            if pod.namespace == USERS:
+                site.run(site.kube.delete(PODS, pod.name, USERS, grace_seconds=0))
+        for claim in site.claims():
+            site.run(site.kube.delete(CAPACITY_CLAIMS, claim.metadata.name, USERS))
+        self.patch_pool({"stopPolicy": "None", "lending": {"cap": None, "policy": "DemandDriven"}})
+        for _ in range(160):
+            for operator in self.operators:
+                site.settle(operator, turns=2, seconds=4.0)
+            self.promises.check()
+            if self.is_quiet():
+                return
+        raise AssertionError(f"5: not at rest: {self.unrest()}")
+
+    def unrest(self) -> str:
+        site = self.site
+        loans = [(x.metadata.name, x.status.state, x.status.message) for x in site.loans() if not x.is_over]
+        nodes = [(n.name, n.fence, n.loan_label) for n in site.nodes().values() if n.fence or n.loan_label]
+        jobs = [(j.job_id, j.state) for j in site.slurm.jobs.values() if j.state in ("PENDING", "RUNNING")]
+        pods = [(pod.name, pod.phase, pod.node) for pod in site.pods() if pod.loan]
+        return f"loans {loans}, nodes {nodes}, jobs {jobs}, slurmd pods {pods}, records {list(site.slurm.nodes)}"
+
+    def is_quiet(self) -> bool:
+        site = self.site
+        return (
+            all(loan.is_over for loan in site.loans())
+            and all(node.fence is None and node.loan_label is None for node in site.nodes().values())
+            and not any(pod.loan for pod in site.pods())
+            and not site.slurm.nodes
+            and all(job.state not in ("PENDING", "RUNNING") for job in site.slurm.jobs.values())
+        )
+
+
+TwoOperators.TestCase.settings = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
+    print_blob=True,
+)
+TestTwoOperators = TwoOperators.TestCase
