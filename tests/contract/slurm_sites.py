@@ -193,19 +193,22 @@ class RealSite:
 
     async def clean(self) -> None:
         """As every test is to find it: no job, and the two nodes idle."""
-        self.lab.slurm("scancel", "--user=alice")
-        for name in self.lab.status():
-            if name.startswith("extra"):
-                self.lab.containers.remove(name)
-                self.lab.slurm("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=removed", check=False)
-                self.lab.slurm("scontrol", "delete", f"NodeName={name}", check=False)
-        for state in ("RESUME", "UNDRAIN"):
-            self.lab.slurm("scontrol", "update", "NodeName=node[0-1]", f"State={state}", check=False)
 
         def idle(state: SlurmState) -> bool:
             records = [state.nodes[name] for name in NODES]
             return all("IDLE" in node.states and not node.states & _NOT_CLEAN for node in records) and not state.jobs
 
+        for name in self.lab.status():
+            if name.startswith("extra"):
+                self.lab.containers.remove(name)
+        state = await self.api.observe()
+        for name in state.nodes:
+            if name.startswith("extra"):
+                await self.api.down(name, "removed")
+                await self.api.delete_node(name)
+        if not idle(state):
+            self.lab.slurm("scancel", "--user=alice")
+            self.lab.slurm("scontrol", "update", "NodeName=node[0-1]", "State=RESUME", check=False)
         await self.until("an idle site", idle)
 
     async def close(self) -> None:

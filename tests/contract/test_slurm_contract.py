@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -18,15 +18,20 @@ from tidegate.slurm.errors import Busy, PermissionRefused, Rejected, TokenRefuse
 if TYPE_CHECKING:
     from e2e.lab import SlurmSite
 
+pytestmark = pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.SpooledTemporaryFile:ResourceWarning")
+
 OURS = "tidegate: test"
 REAL = [pytest.param(release, marks=pytest.mark.lab, id=f"real {release}") for release in ("24.11", "26.05")]
 FAKE = [pytest.param(f"fake {release}", id=f"fake {release}") for release in ("24.11", "26.05")]
 
 
 @pytest.fixture(scope="module")
-def labs() -> dict[str, SlurmSite]:
-    """Sites that were brought up; they stay for the next run."""
-    return {}
+def labs() -> Iterator[dict[str, SlurmSite]]:
+    """Sites that were brought up; they stay for the next run, without our jobs."""
+    sites: dict[str, SlurmSite] = {}
+    yield sites
+    for site in sites.values():
+        site.slurm("scancel", "--user=alice")
 
 
 def _lab(labs: dict[str, SlurmSite], release: str) -> SlurmSite:
@@ -46,7 +51,6 @@ async def site(request: pytest.FixtureRequest, labs: dict[str, SlurmSite]) -> As
     try:
         await real.clean()
         yield real
-        await real.clean()
     finally:
         await real.close()
 
@@ -57,7 +61,6 @@ async def real(request: pytest.FixtureRequest, labs: dict[str, SlurmSite]) -> As
     try:
         await made.clean()
         yield made
-        await made.clean()
     finally:
         await made.close()
 
