@@ -71,13 +71,9 @@ class Cluster:
         if (KIND.folder / "kind").exists() and self.exists():
             self._kind("delete", "cluster", "--name", self.name)
 
-    def load(self, archive: Path, nodes: list[str]) -> None:
-        """Brings the images of an archive onto nodes."""
-        self._kind("load", "image-archive", str(archive), "--name", self.name, "--nodes", ",".join(nodes))
-
-    def load_image(self, tag: str) -> None:
-        """Brings an image of the engine onto the workers."""
-        self._kind("load", "docker-image", tag, "--name", self.name, "--nodes", ",".join(self.workers))
+    def load(self, archive: Path) -> None:
+        """Brings the images of an archive onto the workers."""
+        self._kind("load", "image-archive", str(archive), "--name", self.name, "--nodes", ",".join(self.workers))
 
     def kubectl(self, *args: str, input: str | None = None) -> str:
         return run([tool("kubectl"), *args], env={"KUBECONFIG": str(self.kubeconfig)}, input=input)

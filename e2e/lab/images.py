@@ -1,6 +1,7 @@
 """Builds the lab's images, once each: a tag is the content it was made from."""
 
 import json
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from e2e.lab.archives import Entry, archive, folder_entries
 from e2e.lab.debian import install
 from e2e.lab.engine import Engine
 from e2e.lab.errors import LabError
-from e2e.lab.paths import HERE, content_key
+from e2e.lab.paths import HERE, cache_dir, content_key
 from e2e.lab.progress import Progress
 from e2e.lab.shell import run
 
@@ -137,11 +138,27 @@ class Images:
         """Gives an image one more name."""
         self._engine.client.images.get(image).tag(tag)
 
+    def archive(self, purpose: str, tags: list[str]) -> Path:
+        """The images in one file of the cache; it is written anew only when one of them changed."""
+        ids = [str(self._engine.client.images.get(tag).id) for tag in tags]
+        folder = cache_dir() / "archives"
+        target = folder / f"{purpose}-{content_key(*tags, *ids)}.tar"
+        with self._locks[target.name]:
+            if not target.exists():
+                for old in folder.glob(f"{purpose}-*.tar"):
+                    old.unlink()
+                self.save(tags, target)
+        return target
+
     def save(self, tags: list[str], target: Path) -> None:
-        """Writes images into one archive; the archive is there whole or not at all."""
-        unfinished = target.with_name(f"{target.name}.new")
-        run(["docker", "save", "--output", unfinished, *tags], env=self._engine.environment)
-        unfinished.replace(target)
+        """Writes images into one file, which is there whole or not at all."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_name(f"{target.name}.{os.getpid()}")
+        try:
+            run(["docker", "save", "--output", unfinished, *tags], env=self._engine.environment)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     def _build(self, tag: str, context: Mapping[str, Entry], args: dict[str, str]) -> None:
         log = self.logs / f"image-{tag.replace('/', '-').replace(':', '-')}.log"

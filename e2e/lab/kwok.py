@@ -88,7 +88,8 @@ def node_manifest(number: int, gpus: int) -> dict[str, Any]:
         "kind": "Node",
         "metadata": {
             "name": name,
-            "labels": {"type": "kwok", "kubernetes.io/hostname": name, "kubernetes.io/os": "linux"},
+            # without a label for the operating system: kube-proxy's DaemonSet, which tolerates everything, stays away
+            "labels": {"type": "kwok", "kubernetes.io/hostname": name},
             "annotations": {"kwok.x-k8s.io/node": "fake"},
         },
         "spec": {"taints": [{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}]},

@@ -105,18 +105,31 @@ class Lab:
         site.network.ensure()
         with ThreadPoolExecutor() as pool:
             slurm = pool.submit(self._make_slurm, progress)
-            archive = pool.submit(site.slurmd_archive)
+            archive = pool.submit(self._worker_images, progress)
             with progress.step(f"Kubernetes, {len(cluster.workers)} workers"):
                 cluster.create(site.images, machine, site.shared_dir, site.logs_dir / "kind.log")
                 cluster.advertise_gpus(self.gpus_per_node)
-            operator = pool.submit(self.load_operator, progress)
             prometheus = pool.submit(start_prometheus, site.containers, site.images, cluster.kubeconfig_inside())
-            with progress.step("slurmd image onto the workers"):
-                cluster.load(archive.result(), cluster.workers)
+            with progress.step("images onto the workers"):
+                cluster.load(archive.result())
             with progress.step("Kubernetes ready"):
                 cluster.wait_ready(self.gpus_per_node)
-            for part in (slurm, operator, prometheus):
+            for part in (slurm, prometheus):
                 part.result()
+
+    def _worker_images(self, progress: Progress) -> Path:
+        """One archive of all that pods on the workers run, so that common layers are brought there once."""
+        tags = [self.site.slurmd_image]
+        if self._build_operator(progress):
+            tags.append(OPERATOR_IMAGE)
+        return self.site.images.archive("workers", tags)
+
+    def _build_operator(self, progress: Progress) -> bool:
+        if not (REPOSITORY / "Dockerfile").exists():
+            progress.note("the project has no Dockerfile: no operator image is made")
+            return False
+        self.site.images.build_project(REPOSITORY, OPERATOR_IMAGE)
+        return True
 
     def _make_slurm(self, progress: Progress) -> None:
         with progress.step(f"Slurm {self.slurm_release}"):
@@ -162,16 +175,12 @@ class Lab:
         """Brings the number of simulated nodes to `count` at least."""
         Kwok(self.site.containers, self.site.images, self.cluster, self.gpus_per_node).ensure(count)
 
-    def load_operator(self, progress: Progress | None = None) -> bool:
-        """Builds the operator's image from the project's Dockerfile and brings it onto the workers."""
-        progress = progress or Progress()
-        if not (REPOSITORY / "Dockerfile").exists():
-            progress.note("the project has no Dockerfile yet: no operator image is loaded")
-            return False
-        self.site.images.build_project(REPOSITORY, OPERATOR_IMAGE)
-        with progress.step("operator image onto the workers"):
-            self.cluster.load_image(OPERATOR_IMAGE)
-        return True
+    def load_operator(self) -> None:
+        """Builds the operator's image anew from the project's Dockerfile and brings it onto the workers."""
+        progress = Progress()
+        if self._build_operator(progress):
+            with progress.step("operator image onto the workers"):
+                self.cluster.load(self.site.images.archive("operator", [OPERATOR_IMAGE]))
 
     def tool(self, name: str) -> Path:
         """The path of kind, kubectl, helm or kwok, as the lab uses them."""

@@ -32,6 +32,14 @@ class ProcessId:
     def alive(self) -> bool:
         return ProcessId.of(self.pid) == self
 
+    @property
+    def program(self) -> str:
+        """The name of the program that it runs; empty for a process that is gone."""
+        try:
+            return Path(f"/proc/{self.pid}/exe").readlink().name if self.alive else ""
+        except OSError:
+            return ""
+
     def end(self, patience: float) -> None:
         """Asks the process to end, and kills it when it has not after `patience` seconds."""
         for number, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 5.0)):

@@ -4,7 +4,6 @@ import json
 import secrets
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from e2e.lab import engine as engines
@@ -16,7 +15,7 @@ from e2e.lab.errors import LabError
 from e2e.lab.images import Images
 from e2e.lab.machine import Machine
 from e2e.lab.network import Network
-from e2e.lab.paths import cache_dir, state_dir
+from e2e.lab.paths import state_dir
 from e2e.lab.preflight import check_name, check_site
 from e2e.lab.progress import Progress
 from e2e.lab.record import Record
@@ -204,15 +203,6 @@ class SlurmSite:
     @property
     def slurmd_image(self) -> str:
         return self.images.build("slurmd", SUITES[self.slurm_release])
-
-    def slurmd_archive(self) -> Path:
-        """The compute node's image as a file, kept in the cache."""
-        tag = self.slurmd_image
-        target = cache_dir() / "archives" / f"{tag.replace('/', '-').replace(':', '-')}.tar"
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self.images.save([tag], target)
-        return target
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
