@@ -13,7 +13,7 @@ from tidegate.sharing.commands import Command, HoldNode, RecallLoan
 from tidegate.sharing.demand import nodes_wanted
 from tidegate.sharing.index import Index
 from tidegate.sharing.lending import free_nodes, sample_room
-from tidegate.sharing.loans import back_of
+from tidegate.sharing.return_steps import back_of
 from tidegate.sharing.victims import cheapest
 
 
