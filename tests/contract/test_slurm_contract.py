@@ -351,13 +351,17 @@ async def test_an_expired_and_a_foreign_token_are_told_apart(real: RealSite) -> 
 
 
 async def test_a_user_without_rights_is_told_from_one_without_a_token(real: RealSite) -> None:
+    job = int(real.lab.slurm("sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 600", user="root"))
     client = make_client(real.lab, user="alice")
     try:
         assert "node0" in (await client.observe()).nodes
-        with pytest.raises(PermissionRefused, match="Administrator"):
-            await client.drain("node0", OURS)
+        for call in (client.drain("node0", OURS), client.signal_job(job, "USR1"), client.cancel_job(job)):
+            with pytest.raises(PermissionRefused, match="Administrator"):
+                await call
     finally:
         await client.close()
+    assert job in (await real.api.observe()).jobs
+    await real.api.cancel_job(job)
 
 
 async def _until_trap_is_set(site: Site) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.slurm.restd import Clock, Restd, body, client, failure, restd
-from tidegate.slurm.errors import Busy, Rejected, SlurmError
+from tidegate.slurm.errors import Busy, PermissionRefused, Rejected, SlurmError
 
 NEW: dict[str, Any] = {"versions": ("v0.0.42", "v0.0.43", "v0.0.44", "v0.0.45"), "release": "26.05.5"}
 
@@ -172,6 +172,24 @@ async def test_a_busy_node_is_told_from_other_refusals(status: int) -> None:
 
 
 # -- jobs ---------------------------------------------------------------------------------------------------------
+
+
+async def test_without_rights_no_job_is_touched() -> None:
+    """One such request makes a slurmctld hang for good."""
+    async with restd() as server, client(server.url) as slurm:
+        server.on("/node/tidegate-no-such-node", (500, failure(2010, "Invalid user id")))
+        for call in (slurm.signal_job(7, "USR1"), slurm.cancel_job(7)):
+            with pytest.raises(PermissionRefused):
+                await call
+        assert server.count("/job/7") == 0
+
+
+async def test_rights_are_proven_once() -> None:
+    async with restd() as server, client(server.url) as slurm:
+        server.on("/job/7", body(status=[]))
+        await slurm.signal_job(7, "USR1")
+        await slurm.cancel_job(7)
+        assert (server.count("/node/tidegate-no-such-node"), server.count("/job/7")) == (1, 2)
 
 
 async def test_a_signal_goes_to_the_whole_job() -> None:

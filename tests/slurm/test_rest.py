@@ -117,6 +117,7 @@ async def test_slurms_own_no_is_not_repeated() -> None:
         (502, 1800, "Unable to contact slurm controller (connect failure)"),
         (504, 5004, "Socket timed out on send/recv operation"),
         (500, -1, "Unspecified error"),
+        (403, 1, "Operation not permitted"),
     ],
 )
 async def test_a_dead_slurmctld_behind_a_living_slurmrestd(status: int, number: int, words: str) -> None:

@@ -32,6 +32,7 @@ _NOT_NOW = 2020  # a signal for a job that is pending
 _ALREADY_DONE = 2021
 _PENDING = 2024
 
+_NO_NODE = "tidegate-no-such-node"
 _AT_ONCE = 4
 """So many records are asked for at the same time."""
 
@@ -70,6 +71,7 @@ class SlurmRestClient:
         self._rest = Rest(name, endpoint, user, token_source, ca_pem, clock, random, total_seconds)
         self._common: _Common | None = None
         self._book = JobBook()
+        self._has_rights = False
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -201,6 +203,7 @@ class SlurmRestClient:
         await self._rest.close()
 
     async def _kill(self, job_id: int, query: dict[str, str], fine: set[int]) -> None:
+        await self._prove_rights()
         try:
             answer = await self._act("DELETE", f"/job/{job_id}", Killed, query)
         except Rejected as error:
@@ -210,6 +213,20 @@ class SlurmRestClient:
         for status in answer.status or ():
             if status.error and status.error.code not in {0, *fine}:
                 raise Rejected(f"Slurm cluster {self._name}: job {job_id}: {status.error.string}", status.error.code)
+
+    async def _prove_rights(self) -> None:
+        """Find out once whether we may act on jobs of others, without touching one.
+
+        slurmctld 24.11.5 and 26.05.5 hang for good when a user without the right signals or cancels the job of another.
+        Changing nodes takes more rights, and they are looked at before the name of the node is.
+        """
+        if not self._has_rights:
+            try:
+                await self._update_node(_NO_NODE, {"state": ["DRAIN"], "reason": f"{DRAIN_REASON_PREFIX} rights"})
+            except Rejected as error:
+                if _NO_SUCH_NODE not in error.numbers:
+                    raise
+            self._has_rights = True
 
     async def _is_drained_by_others(self, name: str) -> bool:
         record = await self.node(name)

@@ -27,7 +27,7 @@ RETRY_SECONDS = 0.2
 # Slurm's error numbers, by what follows from them
 _TOKEN_PROBLEMS = {1007}
 _RIGHTS_PROBLEMS = {2002, 2010, 2080}
-# with HTTP 500: -1 and 1 are what is left of "slurmctld does not answer" in some calls
+# with HTTP 500 or 403: -1 and 1 ("Operation not permitted") are what some calls make of a silent slurmctld
 _NO_CONTROLLER = {-1, 1, 1001, 1002, 1004, 1800, 1801, 1802, 1803, 1804, 5004}
 
 T = TypeVar("T", bound=Answer)
@@ -175,7 +175,7 @@ class Rest:
         words = "; ".join(problem.words() for problem in problems) or f"HTTP {status} for {path}"
         if status == 511 or numbers & _TOKEN_PROBLEMS:
             return self._tokens.refused(self._cluster)
-        if status in (502, 503, 504) or (status == 500 and numbers & _NO_CONTROLLER):
+        if status in (502, 503, 504) or (status in (403, 500) and numbers & _NO_CONTROLLER):
             return Unreachable(f"Slurm cluster {self._cluster}: slurmctld does not answer slurmrestd ({words})")
         if numbers & _RIGHTS_PROBLEMS:
             return PermissionRefused(
