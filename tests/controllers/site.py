@@ -146,9 +146,10 @@ class Operator:
         self.idle_since = track_idle(self.idle_since, self.world.snapshot(slurm, {}), now)
         return decide(self.world.snapshot(slurm, self.idle_since), now)
 
-    def round(self) -> list[Command]:
-        """Decide and apply. Returns the commands that had their effect; a fuse that burns down starts a new process."""
-        hands = Hands(
+    @property
+    def hands(self) -> Hands:
+        """What its appliers act with."""
+        return Hands(
             kube=self.fuse.wrap(self._site.kube, KubeUnreachable(0, "the API server did not answer")),
             slurm=lambda _: self.fuse.wrap(self._site.slurm, SlurmUnreachable("Slurm did not answer")),
             namespace=NAMESPACE,
@@ -156,6 +157,14 @@ class Operator:
             remember=self.world.put,
             may_act=lambda: True,
         )
+
+    def apply(self, command: Command) -> bool:
+        """Apply one command, however old. Whether it had its effect."""
+        return bool(self._site.run(apply(command, self.hands)))
+
+    def round(self) -> list[Command]:
+        """Decide and apply. Returns the commands that had their effect; a fuse that burns down starts a new process."""
+        hands = self.hands
         done: list[Command] = []
         broken: set[str] = set()
         try:
@@ -249,7 +258,7 @@ class Site:
         del self.foreign_drains[name]
         self.slurm.admin_resumes(name)
         if not self.slurm.nodes[name].alive:
-            self.run(self.slurm.delete_node(name))
+            del self.slurm.nodes[name]
 
     def kube_is_dead(self, node: str) -> bool:
         """Whether the node's kubelet is silent."""

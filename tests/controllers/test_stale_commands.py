@@ -1,0 +1,204 @@
+"""Each applier that could open a node to both sides refuses what a decision on an old observation asks of it.
+
+The commands are made as a stale or second operator would make them; the world has moved on since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.controllers.site import USERS, Operator, Site
+from tidegate.api import NodeLoan
+from tidegate.api.names import claim_fence
+from tidegate.cluster.kinds import CAPACITY_CLAIMS, NODE_LOANS, NODES, PODS
+from tidegate.controllers.appliers import apply
+from tidegate.sharing.commands import (
+    ConfirmVacated,
+    CreateSlurmdPod,
+    DeleteSlurmdPod,
+    DeleteSlurmNode,
+    DownSlurmNode,
+    DrainSlurmNode,
+    FenceNode,
+    FreeNode,
+    HoldNode,
+    RecallLoan,
+    ReleaseNode,
+    TolerateFence,
+    UnlabelNode,
+)
+from tidegate.sharing.index import Index
+from tidegate.sharing.return_steps import back_of
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site(nodes=1)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def operator(site: Site) -> Operator:
+    return Operator(site)
+
+
+@pytest.fixture
+def lent(site: Site, operator: Operator) -> NodeLoan:
+    """A loan whose node is in Slurm and runs a long job."""
+    site.slurm.submit(gpus_per_node=2, duration_seconds=1000)
+    site.settle(operator, turns=15)
+    loan = site.loans()[0]
+    assert loan.status.is_true("Lent")
+    return loan
+
+
+def fenced(site: Site, operator: Operator) -> NodeLoan:
+    """A loan whose fence is up and whose node nobody has looked at since."""
+    site.slurm.submit(gpus_per_node=2)
+    while not (site.loans() and site.loans()[0].status.is_true("Fenced")):
+        operator.read_watch()
+        operator.ask_slurm()
+        for command in operator.decide():
+            if not isinstance(command, ConfirmVacated):
+                operator.apply(command)
+        site.pass_time(1)
+    return site.loans()[0]
+
+
+def node_of(site: Site) -> str | None:
+    return site.nodes()["gpu-0"].fence
+
+
+def ended(site: Site, operator: Operator) -> NodeLoan:
+    """A loan that went out and came home."""
+    site.slurm.submit(gpus_per_node=2, duration_seconds=5)
+    site.settle(operator, turns=60)
+    loan = site.loans()[0]
+    assert loan.is_over
+    return loan
+
+
+def test_a_node_that_changed_since_is_not_fenced(site: Site, operator: Operator) -> None:
+    loan, seen = ended(site, operator), site.nodes()["gpu-0"]
+    site.run(site.kube.patch(NODES, "gpu-0", {"spec": {"unschedulable": True}}))
+    assert not operator.apply(FenceNode(loan, seen))
+    assert not operator.apply(HoldNode(seen, "uid-of-a-claim"))
+    assert node_of(site) is None
+
+
+def test_a_pod_that_came_before_the_fence_keeps_the_node(site: Site, operator: Operator) -> None:
+    loan = fenced(site, operator)
+    site.gpu_pod("late", "web", 1)
+    site.kube.schedule_stale(USERS, "late", "gpu-0")
+    assert not operator.apply(ConfirmVacated(loan, site.pool()))
+    assert not site.loans()[0].status.is_true("Vacated")
+
+
+def test_a_node_that_lost_the_fence_is_not_called_vacant(site: Site, operator: Operator) -> None:
+    loan = fenced(site, operator)
+    site.run(site.kube.patch(NODES, "gpu-0", {"spec": {"taints": []}}))
+    assert not operator.apply(ConfirmVacated(loan, site.pool()))
+
+
+def test_no_slurmd_is_started_for_a_loan_that_is_wanted_back(site: Site, operator: Operator, lent: NodeLoan) -> None:
+    cluster = operator.world.snapshot({}, {}).clusters["site"]
+    pod = next(pod for pod in site.pods() if pod.loan)
+    site.run(site.kube.patch(NODE_LOANS, lent.metadata.name, {"spec": {"wanted": "Returned"}}))
+    site.run(site.kube.delete(PODS, pod.name, pod.namespace, grace_seconds=0))
+    assert not operator.apply(CreateSlurmdPod(lent, site.pool(), cluster, 8, 1000))
+    assert not [pod for pod in site.pods() if pod.loan]
+
+
+def test_a_slurmd_that_may_get_jobs_is_not_ended(site: Site, operator: Operator, lent: NodeLoan) -> None:
+    pod = next(pod for pod in site.pods() if pod.loan)
+    assert not operator.apply(DeleteSlurmdPod("site", lent, pod))
+    site.slurm.unreachable = True
+    assert not operator.apply(DeleteSlurmdPod("site", lent, pod))
+    assert next(pod for pod in site.pods() if pod.loan).deleting is False
+
+
+def test_a_pod_of_another_uid_is_not_ended(site: Site, operator: Operator, lent: NodeLoan) -> None:
+    pod = next(pod for pod in site.pods() if pod.loan)
+    site.slurm.admin_drains("gpu-0", "tidegate: test")
+    operator.apply(DeleteSlurmdPod("site", lent, replace(pod, uid="uid-of-an-earlier-one")))
+    assert next(pod for pod in site.pods() if pod.loan).deleting is False
+
+
+@pytest.mark.parametrize("claim_uid", [None, "uid-of-a-claim"])
+@pytest.mark.parametrize("obstacle", ["not wanted back", "not left", "pod", "record", "label", "silent"])
+def test_the_fence_stays_while_anything_of_the_loan_is_left(
+    site: Site, operator: Operator, lent: NodeLoan, obstacle: str, claim_uid: str | None
+) -> None:
+    name = lent.metadata.name
+    if obstacle != "not wanted back":
+        site.run(site.kube.patch(NODE_LOANS, name, {"spec": {"wanted": "Returned"}}))
+    if obstacle not in ("not wanted back", "not left"):
+        status = lent.status.with_condition(site.now(), "Left", True, "Gone")
+        site.run(site.kube.patch(NODE_LOANS, name, {"status": status.to_json()}, subresource="status"))
+    if obstacle != "label":
+        site.run(site.kube.patch(NODES, "gpu-0", {"metadata": {"labels": {"tidegate.dev/loan": None}}}))
+    if obstacle in ("record", "silent"):
+        pod = next(pod for pod in site.pods() if pod.loan)
+        site.run(site.kube.delete(PODS, pod.name, pod.namespace, grace_seconds=0))
+    site.slurm.unreachable = obstacle == "silent"
+    assert not operator.apply(ReleaseNode(lent, "site", claim_uid))
+    assert node_of(site) == name
+
+
+def test_the_label_of_another_loan_stays(site: Site, operator: Operator) -> None:
+    loan, seen = ended(site, operator), site.nodes()["gpu-0"]
+    site.slurm.submit(gpus_per_node=2, duration_seconds=1000)
+    site.settle(operator, turns=20)
+    operator.apply(UnlabelNode(loan, seen))
+    assert site.nodes()["gpu-0"].loan_label == node_of(site) != loan.metadata.name
+
+
+def test_the_node_of_a_living_claim_is_not_freed(site: Site, operator: Operator) -> None:
+    claim = site.claim("demo")
+    site.settle(operator, turns=5)
+    fence = claim_fence(claim["metadata"]["uid"])
+    assert node_of(site) == fence
+    assert not operator.apply(FreeNode(site.nodes()["gpu-0"], claim["metadata"]["uid"]))
+    assert node_of(site) == fence
+    site.run(site.kube.delete(CAPACITY_CLAIMS, "demo", USERS))
+    assert operator.apply(FreeNode(site.nodes()["gpu-0"], claim["metadata"]["uid"]))
+    assert node_of(site) is None
+
+
+def test_a_record_that_somebody_else_drained_or_made_stays(site: Site, operator: Operator, lent: NodeLoan) -> None:
+    site.drain_by_admin("gpu-0", "bad fan")
+    assert operator.apply(DrainSlurmNode("site", lent, "tidegate: Claimed"))
+    assert site.slurm.nodes["gpu-0"].reason == "bad fan"
+    assert not operator.apply(DeleteSlurmNode("site", lent))
+    site.slurm.nodes["gpu-0"].extra = "somebody=else"
+    site.slurm.admin_resumes("gpu-0")
+    assert not operator.apply(DeleteSlurmNode("site", lent))
+    assert operator.apply(DownSlurmNode("site", lent, "tidegate: Claimed"))
+    assert operator.apply(DrainSlurmNode("site", lent, "tidegate: Claimed"))
+    assert not site.slurm.nodes["gpu-0"].drained
+    assert not site.slurm.nodes["gpu-0"].down
+
+
+def test_a_loan_that_changed_since_is_not_turned_around(site: Site, operator: Operator, lent: NodeLoan) -> None:
+    site.run(site.kube.patch(NODE_LOANS, lent.metadata.name, {"metadata": {"annotations": {"seen": "by a person"}}}))
+    back = back_of(lent, Index(operator.world.snapshot({}, {}), site.now()))
+    assert not operator.apply(RecallLoan(lent, back))
+    assert site.loans()[0].spec.wanted == "Lent"
+
+
+def test_a_bound_pod_gets_no_toleration(site: Site, operator: Operator) -> None:
+    site.gpu_pod("web-1", "web", 1)
+    waiting = next(pod for pod in site.pods() if pod.name == "web-1")
+    site.turn()
+    operator.apply(TolerateFence(waiting, "uid-of-a-claim"))
+    assert not next(pod for pod in site.pods() if pod.name == "web-1").tolerations
+
+
+def test_nothing_is_done_without_the_lease(site: Site, operator: Operator, lent: NodeLoan) -> None:
+    hands = replace(operator.hands, may_act=lambda: False)
+    assert not site.run(apply(DrainSlurmNode("site", lent, "tidegate: Claimed"), hands))
+    assert not site.slurm.nodes["gpu-0"].drained
