@@ -173,6 +173,8 @@ def test_a_record_that_somebody_else_drained_or_made_stays(site: Site, operator:
     site.drain_by_admin("gpu-0", "bad fan")
     assert operator.apply(DrainSlurmNode("site", lent, "tidegate: Claimed"))
     assert site.slurm.nodes["gpu-0"].reason == "bad fan"
+    site.run(site.slurm.cancel_job(1))
+    site.pass_time(5)
     assert not operator.apply(DeleteSlurmNode("site", lent))
     site.slurm.nodes["gpu-0"].extra = "somebody=else"
     site.slurm.admin_resumes("gpu-0")

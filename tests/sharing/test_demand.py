@@ -148,3 +148,15 @@ def test_the_more_important_job_gets_the_room_first() -> None:
 
 def test_running_jobs_are_no_demand() -> None:
     assert wanted(slurm_node("gpu-1", "ALLOCATED", gpus_used=8), job(1, on="gpu-1", started=ago(5))) == 0
+
+
+@pytest.mark.parametrize(("may_spread", "nodes"), [(True, 2), (False, 0)])
+def test_gpus_of_a_whole_job_may_be_spread_over_nodes(may_spread: bool, nodes: int) -> None:
+    four = job(1, gpus=4, node_count=1, may_spread=may_spread)
+    assert nodes_wanted(pool(), slurm(four), 0, Room(2, 8, 60000), 4) == nodes
+
+
+def test_a_large_array_is_laid_room_by_room() -> None:
+    array = job(1, gpus=0, cpus=1, array_tasks=100_000)
+    rooms = [slurm_node(f"node-{n}", "IDLE", gpus=2, cpus=64) for n in range(200)]
+    assert nodes_wanted(pool(), slurm(array, *rooms), 0, Room(2, 64, 60000), 50) == 50

@@ -134,6 +134,8 @@ def nodes_wanted(pool: BatchPool, slurm: SlurmState, coming: int, sample: Room, 
 def _lay(job: SlurmJob, tasks: int, rooms: list[Room], limit: int, sample: Room) -> int:
     """Lay as many of the array's tasks as one set of rooms takes (a large array must not cost a look for each task)."""
     nodes = max(job.node_count, 1)
+    if job.may_spread and sample.gpus:
+        nodes = max(nodes, -(-job.gpus // sample.gpus))
     gpus, cpus = -(-job.gpus // nodes), -(-job.cpus // nodes)
     chosen = [r for r in rooms if r.takes(gpus, cpus, job.memory_mib_per_node, job.exclusive)][:nodes]
     missing = nodes - len(chosen)

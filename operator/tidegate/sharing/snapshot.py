@@ -172,6 +172,8 @@ class SlurmJob:
     memory_mib_per_node: int = 0
     gpus: int = 0
     """GPUs of the whole job."""
+    may_spread: bool = False
+    """Slurm may lay it over more nodes than `node_count`: GPUs were asked for the whole job, or for its tasks."""
     constraints: str = ""
     """Slurm's feature expression, such as `lent&a100`."""
     required_nodes: tuple[str, ...] = ()

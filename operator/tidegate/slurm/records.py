@@ -121,6 +121,7 @@ class JobRecord(msgspec.Struct):
     partition: str | None = ""
     nodes: str | None = ""
     node_count: Number = UNSET
+    max_nodes: Number = UNSET
     tasks: Number = UNSET
     cpus: Number = UNSET
     memory_per_node: Number = UNSET
@@ -234,6 +235,7 @@ def parse_job(record: JobRecord, tasks: int = 1) -> SlurmJob:
         cpus=record.cpus.value or 1,
         memory_mib_per_node=_memory_mib_per_node(record),
         gpus=_gpus(record),
+        may_spread=_may_spread(record),
         constraints=record.features or "",
         required_nodes=expand(record.required_nodes or ""),
         exclusive="none" in (record.shared or ()),
@@ -273,6 +275,12 @@ def _gpus(record: JobRecord) -> int:
         or count_gpus(record.tres_per_task) * (record.tasks.value or 1)
         or count_gpus(record.tres_per_socket) * (record.sockets_per_node.value or 1) * nodes
     )
+
+
+def _may_spread(record: JobRecord) -> bool:
+    """`node_count` of a pending job is Slurm's guess from the nodes it knows, unless the job bounds it from above."""
+    of_the_whole = count_gpus(record.tres_per_job) or count_gpus(record.tres_per_task)
+    return bool(of_the_whole) and not 0 < (record.max_nodes.value or 0) <= (record.node_count.value or 1)
 
 
 def _memory_mib_per_node(record: JobRecord) -> int:
