@@ -184,3 +184,18 @@ def test_nulls_are_as_good_as_nothing() -> None:
         {"name": "n", "state": ["idle"], "reason": None, "gres": None, "partitions": None}, NodeRecord
     )
     assert parse_node(node).states == {"IDLE"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "may_spread"),
+    [
+        ({"tres_per_job": "gres/gpu:4", "node_count": _number(1)}, True),
+        ({"tres_per_task": "gres/gpu:1", "node_count": _number(1)}, True),
+        ({"tres_per_job": "gres/gpu:4", "node_count": _number(1), "max_nodes": _number(1)}, False),
+        ({"tres_per_job": "gres/gpu:4", "node_count": _number(1), "max_nodes": _number(2)}, True),
+        ({"tres_per_node": "gres/gpu:2", "node_count": _number(1)}, False),
+        ({}, False),
+    ],
+)
+def test_slurm_may_spread_what_was_asked_for_the_whole_job(fields: dict[str, Any], may_spread: bool) -> None:
+    assert parse_job(_record(**fields)).may_spread is may_spread
