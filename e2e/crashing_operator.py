@@ -129,6 +129,8 @@ def main() -> None:
     parser.add_argument("--probe-port", type=int, required=True)
     parser.add_argument("--metrics-port", type=int, required=True)
     options = parser.parse_args()
+    # One step at a time: a step that is under way elsewhere when the process dies would have its effect unnoticed.
+    appliers._PARALLEL = 1
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if options.after:
         crash_after(step_named(options.after))

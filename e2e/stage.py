@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from e2e.kube import Json, Kube, Refused
 from e2e.lab import Lab
@@ -122,18 +122,35 @@ class Stage:
         jobs = self.lab.site.rest("GET", f"{REST}/jobs/")["jobs"]
         return [job for job in jobs if "COMPLETING" in job["job_state"] or not over & set(job["job_state"])]
 
-    def set_up(self, lending: Json | None = None, recall: Json | None = None, **spec: Any) -> None:
-        """Namespaces, PriorityClass, Secret, SlurmCluster and BatchPool; other fields of the pool's spec by keyword."""
+    @property
+    def credentials(self) -> dict[str, bytes]:
+        """What the Secret of the lab's Slurm holds."""
+        return {"jwt_hs256.key": self.lab.jwt_key, "slurm.key": self.lab.slurm_key}
+
+    def set_up(
+        self,
+        lending: Json | None = None,
+        recall: Json | None = None,
+        *,
+        secret: Mapping[str, bytes] | Literal["good"] | None = "good",  # noqa: S107 - no secret
+        cluster: Mapping[str, str] | None = None,
+        **spec: Any,
+    ) -> None:
+        """Namespaces, PriorityClass, Secret (None for none), SlurmCluster and BatchPool.
+
+        `cluster` has other fields of the SlurmCluster's spec; those of the pool's come by keyword.
+        """
         for namespace in (NAMESPACE, WORK):
             self._ensure("namespaces", {"metadata": {"name": namespace}})
         self._ensure("priorityclasses", {"metadata": {"name": PRIORITY_CLASS}, "value": PRIORITY})
-        self.put_secret({"jwt_hs256.key": self.lab.jwt_key, "slurm.key": self.lab.slurm_key})
-        self.put_cluster()
+        self.kube.delete("secrets", SECRET, NAMESPACE)
+        if secret is not None:
+            self.put_secret(self.credentials if secret == "good" else secret)
+        self.put_cluster(**(cluster or {}))
         self.put_pool(POOL, lending, recall, **spec)
 
     def put_secret(self, data: Mapping[str, bytes], name: str = SECRET) -> None:
-        """The credentials, replaced as a whole."""
-        self.kube.delete("secrets", name, NAMESPACE)
+        """The credentials."""
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
         self.kube.create("secrets", {"metadata": {"name": name}, "data": encoded}, NAMESPACE)
 

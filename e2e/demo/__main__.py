@@ -79,7 +79,8 @@ def _install(lab: Lab, view: View) -> None:
     settings = {"image.repository": repository, "image.tag": tag, "image.pullPolicy": "Never"}
     chart = str(REPOSITORY / "helm" / "tidegate")
     command = [str(lab.tool("helm")), "upgrade", "--install", "tidegate", chart, "--namespace", NAMESPACE]
-    command += ["--create-namespace", "--take-ownership", "--wait", "--timeout", "120s"]
+    command += ["--create-namespace", "--take-ownership", "--server-side=true", "--force-conflicts"]
+    command += ["--wait", "--timeout", "120s"]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     _helm(lab, command)

@@ -13,6 +13,7 @@ from e2e.operator import NAMESPACE, Operator, wait_for
 from e2e.stage import CLUSTER, GPU, LENDABLE, POOL, SECRET, Stage, condition
 from e2e.witness import Witness
 
+SECRET_KEY = f"{NAMESPACE}/{SECRET}"
 WEEK = 7 * 24 * 3600
 
 
@@ -50,61 +51,62 @@ def test_a_partition_that_slurm_does_not_have(bare_stage: Stage) -> None:
     assert words == f"Slurm {CLUSTER} has no partition lnet; it has lent, urgent"
 
 
-def cluster_says(stage: Stage, reason: str) -> str:
-    """The sentence of a SlurmCluster that is not ready, and nothing is lent."""
+def cluster_says(stage: Stage, reason: str, secret: dict[str, bytes] | None, **cluster: str) -> str:
+    """The sentence of a SlurmCluster with that Secret and spec, and that nothing is lent."""
+    stage.set_up(secret=secret, cluster=cluster)
     stage.sleep_job(1)
     words = stage.wait_condition("slurmclusters", CLUSTER, "False", reason)
+    stage.wait_condition("batchpools", POOL, "False", "SlurmNotReady")
     assert stage.loans(open_only=False) == []
     return words
 
 
-def test_a_slurmrestd_that_does_not_answer(stage: Stage) -> None:
-    stage.kube.delete("slurmclusters", CLUSTER)
-    stage.put_cluster(endpoint="http://127.0.0.1:9")
-    assert "127.0.0.1:9" in cluster_says(stage, "Unreachable")
+def test_a_slurmrestd_that_does_not_answer(bare_stage: Stage) -> None:
+    words = cluster_says(bare_stage, "Unreachable", bare_stage.credentials, endpoint="http://127.0.0.1:9")
+    assert "127.0.0.1:9" in words
 
 
-def test_a_key_that_is_not_slurms(stage: Stage) -> None:
-    stage.put_secret({"jwt_hs256.key": b"x" * 32, "slurm.key": stage.lab.slurm_key})
-    stage.kube.delete("slurmclusters", CLUSTER)
-    stage.put_cluster()
-    words = cluster_says(stage, "TokenRefused")
-    assert f"{NAMESPACE}/{SECRET}" in words
+def test_a_key_that_is_not_slurms(bare_stage: Stage) -> None:
+    words = cluster_says(bare_stage, "KeyRefused", bare_stage.credentials | {"jwt_hs256.key": b"x" * 32})
+    assert words.startswith(
+        f"Slurm cluster {CLUSTER} refuses tokens minted from `jwt_hs256.key` of Secret {SECRET_KEY}"
+    )
+    assert "copy the key again" in words
 
 
-def test_a_static_token_that_has_expired(stage: Stage) -> None:
+def test_a_static_token_that_has_expired(bare_stage: Stage) -> None:
     now = int(time.time())
-    token = jwt.encode({"iat": now - WEEK, "exp": now - 60, "sun": "slurm"}, stage.lab.jwt_key, algorithm="HS256")
-    stage.put_secret({"token": token.encode(), "slurm.key": stage.lab.slurm_key})
-    stage.kube.delete("slurmclusters", CLUSTER)
-    stage.put_cluster()
-    words = cluster_says(stage, "TokenExpired")
-    assert f"{NAMESPACE}/{SECRET}" in words
+    claims = {"iat": now - WEEK, "exp": now - 60, "sun": "slurm"}
+    token = jwt.encode(claims, bare_stage.lab.jwt_key, algorithm="HS256")
+    words = cluster_says(bare_stage, "TokenExpired", {"token": token.encode(), "slurm.key": bare_stage.lab.slurm_key})
+    assert f"refuses `token` of Secret {SECRET_KEY}: it expired at " in words
+    assert "put in a new one" in words
 
 
-def test_a_static_token_works_while_it_is_good(stage: Stage) -> None:
-    stage.put_secret({"token": stage.lab.token().encode(), "slurm.key": stage.lab.slurm_key})
-    stage.kube.delete("slurmclusters", CLUSTER)
-    stage.put_cluster()
-    stage.wait_condition("slurmclusters", CLUSTER, "True", "Answering")
+def test_a_static_token_works_while_it_is_good(bare_stage: Stage) -> None:
+    lab = bare_stage.lab
+    bare_stage.set_up(secret={"token": lab.token().encode(), "slurm.key": lab.slurm_key})
+    bare_stage.wait_condition("slurmclusters", CLUSTER, "True", "Answering")
 
 
-@pytest.mark.parametrize("missing", ["jwt_hs256.key", "all"])
-def test_a_secret_without_the_key(stage: Stage, missing: str) -> None:
-    if missing == "all":
-        stage.kube.delete("secrets", SECRET, NAMESPACE)
-    else:
-        stage.put_secret({"slurm.key": stage.lab.slurm_key})
-    stage.kube.delete("slurmclusters", CLUSTER)
-    stage.put_cluster()
-    words = cluster_says(stage, "SecretNotFound" if missing == "all" else "MissingKey")
-    assert f"{NAMESPACE}/{SECRET}" in words
+def test_a_secret_without_the_key(bare_stage: Stage) -> None:
+    words = cluster_says(bare_stage, "MissingKey", {"slurm.key": bare_stage.lab.slurm_key})
+    assert words == (
+        f"Secret {SECRET_KEY} has neither `jwt_hs256.key` (the key of auth/jwt) nor `token` (a ready token); "
+        "add one of them"
+    )
 
 
-FEWER_DEVICES = """
-sed 's/-lt "[^ ]*" ]/-lt 1 ]/' /usr/local/bin/slurmd-entrypoint > /tmp/entrypoint
-exec sh /tmp/entrypoint "$@"
+def test_a_secret_that_does_not_exist(bare_stage: Stage) -> None:
+    words = cluster_says(bare_stage, "SecretNotFound", None)
+    assert f"Secret {SECRET_KEY} does not exist; create it or correct credentialsSecretName" in words
+
+
+MORE_PROMISED = """
+for word; do shift; set -- "$@" "$(echo "$word" | sed s/gpu:2/gpu:9/)"; done
+exec slurmd-entrypoint "$@"
 """
+"""The lab's gres.conf knows eight devices."""
 FEWER_OFFERED = """
 for word; do shift; set -- "$@" "$(echo "$word" | sed s/gpu:2/gpu:1/)"; done
 exec slurmd-entrypoint "$@"
@@ -113,8 +115,8 @@ exec slurmd-entrypoint "$@"
 
 @pytest.mark.parametrize(
     ("script", "reason", "words"),
-    [(FEWER_DEVICES, "SlurmNodeInvalid", "gres/gpu"), (FEWER_OFFERED, "GpuCountDiffers", "has 1 GPUs, node ")],
-    ids=["devices", "offer"],
+    [(MORE_PROMISED, "SlurmNodeInvalid", "gres/gpu"), (FEWER_OFFERED, "GpuCountDiffers", "has 1 GPUs, node ")],
+    ids=["than-promised", "than-the-node-has"],
 )
 def test_a_slurmd_that_registers_with_fewer_gpus(bare_stage: Stage, script: str, reason: str, words: str) -> None:
     stage = bare_stage

@@ -8,6 +8,9 @@ from e2e.operator import wait_for
 from e2e.stage import Stage, reason, restarts_in
 from e2e.witness import Witness
 
+REQUEUED = ("Requeued", "EndedByDown")
+"""Where slurmrestd has no call for it (before data parser v0.0.43), Slurm requeues what runs on a node that is DOWN."""
+
 STUBBORN = """#!/bin/bash
 trap '' USR1 TERM INT HUP
 end=$((SECONDS + {seconds}))
@@ -52,7 +55,7 @@ def test_a_job_that_checkpoints_on_the_signal_continues_where_it_was(stage: Stag
     stage.deployment("web", 1)
     stage.wait_running("web", 1)
     assert "saved" in stage.log_of("count")
-    assert job_of_loan(stage, job)["action"] == "Requeued"
+    assert job_of_loan(stage, job)["action"] in REQUEUED
     stage.scale("web", 0)
     stage.wait_job(job, "COMPLETED", seconds=60)
     first, second = restarts_in(stage.log_of("count"))
@@ -129,13 +132,13 @@ def test_a_job_that_outlives_its_requeue_is_ended_by_down_last(bare_stage: Stage
 def test_recalling_one_node_of_a_job_of_two_requeues_it_whole(stage: Stage) -> None:
     stage.deployment("base", 1)
     stage.wait_running("base", 1)
-    job = stage.sleep_job(6, "--nodes=2")
+    job = stage.sleep_job(20, "--nodes=2")
     stage.wait_job(job, "RUNNING", seconds=40)
     stage.deployment("web", 1)
     stage.wait_running("web", 1)
-    assert "PENDING" in stage.state(job)
+    assert stage.job(job)["restart_cnt"] == 1
     stage.scale("web", 0)
-    stage.wait_job(job, "COMPLETED", seconds=60)
+    stage.wait_job(job, "COMPLETED", seconds=90)
 
 
 def test_the_loan_whose_recall_loses_least_is_recalled(stage: Stage) -> None:
