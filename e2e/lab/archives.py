@@ -39,6 +39,12 @@ def archive(entries: Mapping[str, Entry]) -> IO[bytes]:
     return buffer
 
 
+def packed(entries: Mapping[str, Entry]) -> bytes:
+    """A small archive as bytes."""
+    with archive(entries) as content:
+        return content.read()
+
+
 def folder_entries(folder: Path, prefix: str = "") -> dict[str, Entry]:
     """Every file below a directory, executable where the file is."""
     return {

@@ -6,7 +6,7 @@ from typing import Any
 
 from docker.errors import NotFound
 
-from e2e.lab.archives import Entry, archive
+from e2e.lab.archives import Entry, packed
 from e2e.lab.engine import Engine
 from e2e.lab.errors import LabError
 from e2e.lab.network import FIXED, LABEL, Network
@@ -50,7 +50,7 @@ class Containers:
             ),
         )
         if files:
-            api.put_archive(made["Id"], "/", archive({name.lstrip("/"): entry for name, entry in files.items()}).read())
+            api.put_archive(made["Id"], "/", packed({name.lstrip("/"): entry for name, entry in files.items()}))
         api.start(made["Id"])
 
     def name(self, part: str) -> str:

@@ -5,6 +5,8 @@ import fcntl
 import json
 import os
 import shutil
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -28,6 +30,7 @@ RUN = Path("/run/tidegate-lab")
 RECORD = RUN / "engine.json"
 SOCKET = RUN / "docker.sock"
 LOG = RUN / "dockerd.log"
+DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 BRIDGE_PREFIX = "tglab"
 """How the names of our networks' links begin, by which their packet filter rules are known."""
@@ -36,6 +39,9 @@ SIDE_EFFECTS = ("/etc/docker", "/opt/containerd", "/run/docker", "/run/container
 """Directories that dockerd and containerd make outside the places they were given."""
 
 RUNTIME_WRAPPER = "without-resource"
+
+_clients: dict[str, docker.DockerClient] = {}
+_clients_lock = threading.Lock()
 
 
 @dataclass
@@ -89,12 +95,34 @@ def connect() -> Engine | None:
 
 
 def _reach(host: str, *, private: bool) -> Engine | None:
-    try:
-        client = docker.DockerClient(base_url=host, timeout=600) if host else docker.from_env(timeout=600)
-        client.ping()
-    except DockerException:
+    """The engine at `host` if it answers; one client for each host serves the whole process."""
+    if not _listens(host or DEFAULT_HOST):
         return None
-    return Engine(client, host, private)
+    with _clients_lock:
+        client = _clients.pop(host, None)
+        try:
+            client = client or _client(host)
+            client.ping()
+        except (DockerException, OSError):
+            if client:
+                client.close()
+            return None
+        _clients[host] = client
+        return Engine(client, host, private)
+
+
+def _listens(host: str) -> bool:
+    """Whether somebody is behind a Unix socket; other kinds of address are for the client to try."""
+    if not host.startswith("unix://"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(host.removeprefix("unix://")) == 0
+
+
+def _client(host: str) -> docker.DockerClient:
+    if host == os.environ.get("DOCKER_HOST", ""):
+        return docker.from_env(timeout=600)
+    return docker.DockerClient(base_url=host, timeout=600)
 
 
 def acquire(user: str, machine: Machine, progress: Progress) -> Engine:
@@ -128,6 +156,8 @@ def release(user: str) -> None:
         if record.users:
             record.save()
             return
+        if client := _clients.pop(f"unix://{SOCKET}", None):
+            client.close()
         if record.process:
             record.process.end(patience=20)
         leftovers.sweep(RUN, Path(record.data))
@@ -160,8 +190,7 @@ def _start(machine: Machine) -> Engine:
         record.save()
     make_room()
     Path(record.data).mkdir(parents=True, exist_ok=True)
-    for name in ("docker.pid", "docker.sock"):
-        (RUN / name).unlink(missing_ok=True)
+    _drop_stale_files()
     record.process = spawn(_command(record, machine), LOG, {leftovers.MARK: str(RUN)})
     record.save()
     deadline = time.monotonic() + 60
@@ -171,6 +200,15 @@ def _start(machine: Machine) -> Engine:
         time.sleep(0.1)
     said = LOG.read_text().splitlines()[-1:] or ["no word"]
     raise LabError(f"dockerd did not start: {said[0]} (all of it in {LOG})")
+
+
+def _drop_stale_files() -> None:
+    """What a killed engine left: dockerd would take a number that only waits to be reaped for a living containerd."""
+    containerd = RUN / "exec" / "containerd" / "containerd.pid"
+    for file in (RUN / "docker.pid", containerd):
+        if file.exists() and ProcessId.of(int(file.read_text() or 0)) is None:
+            file.unlink()
+    SOCKET.unlink(missing_ok=True)
 
 
 def _command(record: Record, machine: Machine) -> list[str]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from e2e.lab.archives import Entry, archive
+from e2e.lab.archives import Entry, packed
 from e2e.lab.errors import LabError
 from e2e.lab.paths import HERE
 
@@ -17,7 +17,7 @@ def advertise_gpus(node: Any, count: int) -> None:
         f"etc/systemd/system/{UNIT}": Entry(unit.encode()),
         "usr/local/bin/advertise-gpus": Entry(SOURCES / "advertise-gpus", 0o755),
     }
-    node.put_archive("/", archive(files).read())
+    node.put_archive("/", packed(files))
     done = node.exec_run(["systemctl", "enable", "--now", UNIT])
     if done.exit_code:
         raise LabError(f"{node.name} does not advertise GPUs: {done.output.decode(errors='replace').strip()}")

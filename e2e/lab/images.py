@@ -11,7 +11,7 @@ from typing import Any
 from docker.errors import APIError, BuildError, ImageNotFound
 
 from e2e.lab import machine_settings
-from e2e.lab.archives import Entry, archive, folder_entries
+from e2e.lab.archives import Entry, archive, folder_entries, packed
 from e2e.lab.debian import install
 from e2e.lab.engine import Engine
 from e2e.lab.errors import LabError
@@ -61,7 +61,7 @@ class Images:
     def base(self, suite: str) -> str:
         """A minimal Debian that reaches packages as this machine does."""
         settings = machine_settings.files()
-        key = content_key(RECIPE, suite, archive(settings).read(), SOURCES / "machine")
+        key = content_key(RECIPE, suite, packed(settings), SOURCES / "machine")
         tag = f"tidegate-lab/base:{suite}-{key}"
         with self._locks[tag]:
             if not self.present(tag):
@@ -126,13 +126,12 @@ class Images:
     def single_file(self, tag: str, name: str, program: Path) -> None:
         """An image that holds one static program and starts it."""
         repository, _, version = tag.rpartition(":")
-        with archive({f"usr/local/bin/{name}": Entry(program, 0o755)}) as content:
-            self._engine.client.api.import_image_from_data(
-                content.read(),
-                repository=repository,
-                tag=version,
-                changes=["ENV PATH=/usr/local/bin", f'ENTRYPOINT ["/usr/local/bin/{name}"]'],
-            )
+        self._engine.client.api.import_image_from_data(
+            packed({f"usr/local/bin/{name}": Entry(program, 0o755)}),
+            repository=repository,
+            tag=version,
+            changes=["ENV PATH=/usr/local/bin", f'ENTRYPOINT ["/usr/local/bin/{name}"]'],
+        )
 
     def tag(self, image: str, tag: str) -> None:
         """Gives an image one more name."""
@@ -163,16 +162,16 @@ class Images:
     def _build(self, tag: str, context: Mapping[str, Entry], args: dict[str, str]) -> None:
         log = self.logs / f"image-{tag.replace('/', '-').replace(':', '-')}.log"
         try:
-            context_archive = archive(context)
-            _, output = self._engine.client.images.build(
-                fileobj=context_archive,
-                custom_context=True,
-                tag=tag,
-                buildargs=args,
-                network_mode="host",
-                rm=True,
-                forcerm=True,
-            )
+            with archive(context) as content:
+                _, output = self._engine.client.images.build(
+                    fileobj=content,
+                    custom_context=True,
+                    tag=tag,
+                    buildargs=args,
+                    network_mode="host",
+                    rm=True,
+                    forcerm=True,
+                )
         except BuildError as error:
             log.write_text("".join(_text(line) for line in error.build_log))
             raise LabError(f"the image {tag} could not be built: {error.msg} (all of it in {log})") from None

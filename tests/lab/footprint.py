@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Footprint:
         return cls(
             processes=sorted(str(process.pid) for process in leftovers.our_processes(engine.RUN)),
             mounts=leftovers.our_mounts(mounts, engine.RUN, *([Path(record.data)] if record else [])),
-            links=sorted(link.name for link in Path("/sys/class/net").iterdir()),
+            links=sorted(name for _, name in socket.if_nameindex()),
             rules={table: content for table, content in rules.items() if content != ({}, [])},
             sysctls=host_settings.save_sysctls(),
             cgroups=[str(path) for path in Path("/sys/fs/cgroup").glob(f"*{leftovers.CGROUP}")],
@@ -49,7 +50,7 @@ class Footprint:
 def traces(name: str, link: str) -> list[str]:
     """What still names one lab, whoever else uses the engine."""
     found = [str(state_dir(name))] if state_dir(name).exists() else []
-    found += [f"link {link}"] if Path("/sys/class/net", link).exists() else []
+    found += [f"link {name}" for _, name in socket.if_nameindex() if name == link]
     found += [rule for saved in host_settings.save_rules().values() for rule in saved.splitlines() if link in rule]
     if running := engine.connect():
         for what in ("container", "network", "volume"):
