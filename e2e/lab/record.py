@@ -16,6 +16,7 @@ class Record:
     kind: str
     release: str
     workers: int
+    slurmd_image: str = ""
     complete: bool = False
 
     @classmethod

@@ -41,6 +41,7 @@ class SlurmSite:
     def __init__(self, name: str, engine: Engine, record: Record) -> None:
         self.name = name
         self.slurm_release = record.release
+        self._record = record
         self.directory = state_dir(name)
         self.shared_dir = self.directory / "shared"
         self.logs_dir = self.directory / "logs"
@@ -202,7 +203,11 @@ class SlurmSite:
 
     @property
     def slurmd_image(self) -> str:
-        return self.images.build("slurmd", SUITES[self.slurm_release])
+        """The image of a compute node. It stays the same while the site is up, whatever becomes of its source."""
+        if not self._record.slurmd_image:
+            self._record.slurmd_image = self.images.build("slurmd", SUITES[self.slurm_release])
+            self._record.save(self.name)
+        return self._record.slurmd_image
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
