@@ -121,19 +121,22 @@ def _is_up(name: str) -> bool:
 
 
 def _durations(stage: Stage) -> Table:
-    """How long each step of each loan took, from the loans' conditions."""
-    table = Table(title="seconds for each step (of `Recalled`: how long Slurm had the node)", title_justify="left")
-    for column in ("loan", *STEPS, "why it came back"):
-        table.add_column(column, justify="left" if column in ("loan", "why it came back") else "right")
+    """How long each step of each loan took, from the loans' conditions; one column for each loan."""
+    table = Table(title="seconds for each step (Recalled: how long Slurm had the node)", title_justify="left")
+    table.add_column("step")
+    columns = []
     for loan in sorted(stage.loans(open_only=False), key=lambda one: one["metadata"]["creationTimestamp"]):
         since = {c["type"]: _moment(c["lastTransitionTime"]) for c in loan["status"]["conditions"]}
         before = _moment(loan["metadata"]["creationTimestamp"])
         cells = []
         for step in STEPS:
-            at = since.get(step)
-            cells.append(f"{max((at - before).total_seconds(), 0):.2f}" if at else "")
-            before = at or before
-        table.add_row(loan["metadata"]["name"], *cells, loan["spec"].get("back", {}).get("reason", ""))
+            at = since.get(step, before)
+            cells.append(f"{max((at - before).total_seconds(), 0):.2f}")
+            before = at
+        table.add_column(loan["metadata"]["name"], justify="right")
+        columns.append([*cells, loan["spec"].get("back", {}).get("reason", "")])
+    for label, *row in zip((*STEPS, "came back because"), *columns, strict=True):
+        table.add_row(label, *row)
     return table
 
 

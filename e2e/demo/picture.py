@@ -17,6 +17,8 @@ WORDS = {
 }
 LEFT, RIGHT, WIDTH, ROW, BAR = 190, 30, 1180, 44, 26
 MARK_ROW = 17
+LETTER = 7.5
+"""About how wide a letter is."""
 
 
 def svg(nodes: Mapping[str, Sequence[Span]], marks: Sequence[tuple[datetime, str]], title: str) -> str:
@@ -42,10 +44,11 @@ def svg(nodes: Mapping[str, Sequence[Span]], marks: Sequence[tuple[datetime, str
     for number, (moment, words) in enumerate(marks):
         at, y = x(moment), 78 + MARK_ROW * number
         # Words that would run out of the picture stand on the other side of their line.
-        anchor, shift = ("end", -6) if at > WIDTH * 0.6 else ("start", 6)
+        anchor, shift = ("end", -6) if at + 6 + LETTER * len(words) > WIDTH - RIGHT else ("start", 6)
         parts.append(f'<line x1="{at}" y1="{y - 8}" x2="{at}" y2="{bottom}" stroke="#555" stroke-dasharray="2 4"/>')
         parts.append(f'<circle cx="{at}" cy="{y - 5}" r="3" fill="#555"/>')
-        parts.append(f'<text x="{at + shift}" y="{y}" text-anchor="{anchor}" fill="#333">{escape(words)}</text>')
+        style = 'fill="#333" stroke="white" stroke-width="4" paint-order="stroke"'
+        parts.append(f'<text x="{at + shift}" y="{y}" text-anchor="{anchor}" {style}>{escape(words)}</text>')
     for number, (name, spans) in enumerate(sorted(nodes.items())):
         y = top + ROW * number
         parts.append(f'<text x="{LEFT - 12}" y="{y + 18}" text-anchor="end">{escape(name)}</text>')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,11 @@ from e2e.stage import PRIORITY, Stage, condition, reason, restarts_in
 TRAINING_STEPS = 44
 LENDING = {"idleSeconds": 2, "idleReturnSeconds": 4}
 RECALL = {"quick": {"drainSeconds": 0, "checkpointSeconds": 5, "requeueSeconds": 15}}
-REPORT = '#!/bin/bash\necho "gpus=$CUDA_VISIBLE_DEVICES" > "/shared/sweep-$SLURM_ARRAY_TASK_ID.gpus"\nsleep 3\n'
+REPORT = """#!/bin/bash
+start=$(date +%s.%N)
+sleep 3
+echo "$SLURMD_NODENAME $CUDA_VISIBLE_DEVICES $start $(date +%s.%N)" > "/shared/sweep-$SLURM_ARRAY_TASK_ID.gpus"
+"""
 PAIR = "#!/bin/bash\nsrun hostname > /shared/pair.hosts\nsleep 3\n"
 
 
@@ -57,13 +62,17 @@ def idle_nodes_are_lent(stage: Stage, view: View) -> None:
 
 
 def gpus_are_right(stage: Stage, view: View, array: int) -> None:
-    def reports() -> list[str]:
+    def reports() -> list[list[str]]:
         found = sorted(stage.lab.shared_dir.glob("sweep-*.gpus"))
-        return [path.read_text().strip() for path in found] if len(found) == 4 else []
+        lines = [path.read_text().split() for path in found]
+        return lines if sum(len(line) == 4 for line in lines) == 4 else []
 
     seen = wait_for("four tasks of the array", reports, 60)
-    _check(sorted(seen) == ["gpus=0", "gpus=0", "gpus=1", "gpus=1"], f"the array's tasks saw {sorted(seen)}")
-    view.tell("the array's four tasks ran with CUDA_VISIBLE_DEVICES 0 and 1 on each node")
+    _check({gpu for _, gpu, _, _ in seen} <= {"0", "1"}, f"the array's tasks saw {seen}")
+    for one, two in itertools.combinations(seen, 2):
+        together = float(one[2]) < float(two[3]) and float(two[2]) < float(one[3])
+        _check(not together or one[:2] != two[:2], f"two tasks had GPU {one[1]} of {one[0]} at the same time")
+    view.tell("the array's four tasks ran, each with a GPU of its own (CUDA_VISIBLE_DEVICES)")
 
 
 def service_grows(stage: Stage, view: View, train: int) -> str:
