@@ -34,7 +34,7 @@ def test_hostnames(expression: str, names: list[str]) -> None:
 
 
 def test_a_pod_counts_its_gpus_and_knows_which_fences_it_passes() -> None:
-    raw = {
+    raw: dict[str, Any] = {
         "metadata": {"namespace": "ml", "name": "web", "uid": "u"},
         "spec": {
             "nodeName": "n1",
