@@ -5,9 +5,12 @@ The Lease is forced: both act at any time. The real decide and the real appliers
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -18,6 +21,15 @@ from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, NOD
 
 EXAMPLES = int(os.environ.get("TIDEGATE_STATE_MACHINE_EXAMPLES", "140"))
 STEPS = 80
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Thousands of refused steps, each with its sentence, are no news here."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
 
 who = st.integers(0, 1)
 node_names = st.sampled_from(["gpu-0", "gpu-1", "gpu-2"])
