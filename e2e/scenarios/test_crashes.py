@@ -36,8 +36,8 @@ while [ ! -e /shared/enough ]; do sleep 0.2; done
 
 
 def set_up(stage: Stage) -> None:
-    """Short rungs, so that a trip comes to each of them."""
-    quick = {"drainSeconds": 0, "checkpointSeconds": 2, "requeueSeconds": 3}
+    """Rungs that a trip comes to each of; the time to save outlasts some deaths."""
+    quick = {"drainSeconds": 0, "checkpointSeconds": 25, "requeueSeconds": 3}
     stage.set_up(recall={"quick": quick, "nonRequeueableJobs": "Cancel"}, historyLimit=0)
 
 

@@ -44,9 +44,9 @@ def test_a_node_that_is_cordoned_half_way_goes_home_and_stays_cordoned(
 
 def test_a_node_that_is_lost_and_comes_back_loses_no_job(stage: Stage, witness: Witness) -> None:
     one_node_left(stage)
-    job = stage.sleep_job(5)
+    job = stage.sleep_job(15)
     stage.wait_job(job, "RUNNING")
-    node = stage.lent()[0]["spec"]["nodeName"]
+    node = stage.wait_lent(1)[0]["spec"]["nodeName"]
     stage.lab.kill(node)
     try:
         wait_for("a recall", lambda: reason(last_loan(stage), "Recalled"), 90)
@@ -72,14 +72,14 @@ def test_a_slurm_daemon_that_is_restarted_half_way_only_delays_the_recall(bare_s
 
 def test_while_slurm_is_silent_nothing_is_lent_and_nothing_is_declared_empty(bare_stage: Stage) -> None:
     stage = bare_stage
-    stage.set_up(recall={"quick": {"drainSeconds": 5, "checkpointSeconds": 0, "requeueSeconds": 10}})
+    stage.set_up(recall={"quick": {"drainSeconds": 15, "checkpointSeconds": 0, "requeueSeconds": 10}})
     job = stage.sleep_job(3600)
     stage.wait_job(job, "RUNNING")
     stage.deployment("base", 2)
     stage.wait_running("base", 2)
     stage.deployment("web", 1)
     recall_begins(stage)
-    stage.lab.stop("slurmrestd")
+    stage.lab.kill("slurmrestd")
     try:
         silent_until = time.monotonic() + 60
         words = stage.wait_condition("slurmclusters", "lab", "False", "Unreachable")
