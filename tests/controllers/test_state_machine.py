@@ -62,6 +62,9 @@ class TwoOperators(RuleBasedStateMachine):
             finally:
                 self.site.close()
 
+    def unfinished_jobs(self) -> int:
+        return sum(job.state in ("PENDING", "RUNNING") for job in self.site.slurm.jobs.values())
+
     def patch_pool(self, spec: dict[str, Any]) -> None:
         self.site.run(self.site.kube.patch(BATCH_POOLS, "batch", {"spec": spec}))
 
@@ -111,6 +114,7 @@ class TwoOperators(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.site.pass_time(seconds)
 
+    @precondition(lambda self: self.unfinished_jobs() < 8)
     @rule(
         gpus=st.integers(1, 2),
         nodes=st.integers(1, 3),
@@ -241,7 +245,7 @@ class TwoOperators(RuleBasedStateMachine):
             and all(node.fence is None and node.loan_label is None for node in site.nodes().values())
             and not any(pod.loan for pod in site.pods())
             and not site.slurm.nodes
-            and all(job.state not in ("PENDING", "RUNNING") for job in site.slurm.jobs.values())
+            and not self.unfinished_jobs()
         )
 
 

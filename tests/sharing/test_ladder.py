@@ -239,3 +239,20 @@ def test_jobs_that_are_gone_stay_in_the_record() -> None:
 def test_the_message_names_the_jobs() -> None:
     rungs = after(100, there(1, comment=SAVES), there(2), there(3, requeueable=False))
     assert rungs.message == ("job 1 was signalled and saves its work; job 2 is being requeued; job 3 may end by itself")
+
+
+@pytest.mark.parametrize("can_requeue", [True, False])
+@pytest.mark.parametrize("requeueable", [True, False])
+def test_a_job_gets_its_time_to_save_once_even_after_the_operator_was_away(
+    requeueable: bool, can_requeue: bool
+) -> None:
+    saving = there(comment=SAVES, requeueable=requeueable)
+    known: tuple[TouchedJob, ...] = ()
+    signals = []
+    for second in range(600, 700):
+        rungs = after(second, saving, touched=known, can_requeue=can_requeue, non_requeueable_seconds=3600)
+        known = rungs.touched
+        signals += [second for _ in rungs.signal]
+        if second < 600 + LADDER.checkpoint_seconds:
+            assert (rungs.requeue, rungs.cancel, rungs.down) == ((), (), False)
+    assert signals == [600]

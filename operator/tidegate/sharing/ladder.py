@@ -114,19 +114,27 @@ def _step(
     if "COMPLETING" in job.states and not (before and before.action in ("Requeued", "Cancelled")):
         # It ended by itself: nothing is to be done about it, and nothing of it is lost.
         ended = job.end_time if job.end_time and job.end_time <= now else start
-        return _Step("Waited", max(saves_until, ended) + patience)
+        return _Step(_so_far(before), max(saves_until, ended) + patience)
     if now < waits_until:
         return _Step("Waited", waits_until)
-    if declared_signal(job) and now < saves_until:
-        return _Step("Signalled", saves_until)
+    if declared_signal(job) and not (before and before.action in ("Requeued", "Cancelled")):
+        # Counted from its signal: an operator that was away for a while does not cost the job its time to save.
+        saves_until = _acted(before, "Signalled", now) + timedelta(seconds=ladder.checkpoint_seconds)
+        if now < saves_until:
+            return _Step("Signalled", saves_until)
     if job.requeueable:
         if not can_requeue:
-            return _Step("Waited", now)
+            return _Step(_so_far(before), now)
         return _Step("Requeued", _acted(before, "Requeued", now) + patience)
     spared_until = start + timedelta(seconds=terms.non_requeueable_seconds)
     if terms.non_requeueable_jobs == "Wait" and now < spared_until:
-        return _Step("Waited", spared_until)
+        return _Step(_so_far(before), spared_until)
     return _Step("Cancelled", _acted(before, "Cancelled", now) + patience)
+
+
+def _so_far(before: TouchedJob | None) -> str:
+    """A job that was signalled and is waited for now was signalled: it is not signalled again."""
+    return "Signalled" if before and before.action == "Signalled" else "Waited"
 
 
 def _acted(before: TouchedJob | None, action: str, now: datetime) -> datetime:
