@@ -44,8 +44,10 @@ test: lint test-fast test-lab ## everything: lint, drift checks, fast tests, the
 test-fast: $(READY) ## the tests that need nothing but Python
 	$(BIN)/pytest -m "not lab"
 
-test-lab: lab-up ## the tests on the lab, which stays up
-	$(BIN)/pytest -m lab
+test-lab: lab-up ## the tests on the lab, then those of the lab itself, which have the machine to themselves
+	$(BIN)/pytest -m lab --ignore tests/lab
+	$(BIN)/python -m e2e.lab down --name $(TIDEGATE_LAB)
+	$(BIN)/pytest -m lab tests/lab
 
 lab-up: $(READY) ## a kind cluster and a real Slurm in containers on this machine
 	$(BIN)/python -m e2e.lab up --name $(TIDEGATE_LAB) --slurm $(TIDEGATE_SLURM)

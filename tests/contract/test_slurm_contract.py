@@ -18,7 +18,6 @@ from tidegate.slurm.errors import Busy, PermissionRefused, Rejected, TokenRefuse
 if TYPE_CHECKING:
     from e2e.lab import SlurmSite
 
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.SpooledTemporaryFile:ResourceWarning")
 
 OURS = "tidegate: test"
 REAL = [pytest.param(release, marks=pytest.mark.lab, id=f"real {release}") for release in ("24.11", "26.05")]
@@ -27,11 +26,11 @@ FAKE = [pytest.param(f"fake {release}", id=f"fake {release}") for release in ("2
 
 @pytest.fixture(scope="module")
 def labs() -> Iterator[dict[str, SlurmSite]]:
-    """Sites that were brought up; they stay for the next run, without our jobs."""
+    """Sites that were brought up; they go at the end."""
     sites: dict[str, SlurmSite] = {}
     yield sites
     for site in sites.values():
-        site.slurm("scancel", "--user=alice")
+        site.down()
 
 
 def _lab(labs: dict[str, SlurmSite], release: str) -> SlurmSite:
