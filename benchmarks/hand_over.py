@@ -68,7 +68,7 @@ def _cycle(stage: Stage, busy: bool, measured: Measured) -> None:
     stage.scale("web", 0)
     wait_for("the end of the pod", lambda: stage.kube.get("pods", pod["metadata"]["name"], WORK) is None, 30, 0.02)
     free = datetime.now(UTC)
-    wait_for(f"{node} in Slurm", lambda: _is_open(stage.lab, node), 90, 0.05)
+    wait_for(f"{node} in Slurm", lambda: _is_open(stage, node), 90, 0.05)
     measured.lend.append((datetime.now(UTC) - free).total_seconds() - IDLE_SECONDS)
     if busy:
         stage.wait_job(job, "RUNNING", seconds=30)
@@ -84,9 +84,9 @@ def _cycle(stage: Stage, busy: bool, measured: Measured) -> None:
     measured.reaction.append((seen.recalled() - seen.claimed()).total_seconds())
 
 
-def _is_open(lab: Lab, node: str) -> bool:
-    nodes = lab.site.rest("GET", f"/slurm/v0.0.42/node/{node}")["nodes"]
-    return any(sights.slurm_node(raw).is_open for raw in nodes)
+def _is_open(stage: Stage, node: str) -> bool:
+    record = stage.slurm_nodes().get(node)
+    return record is not None and sights.slurm_node(record).is_open
 
 
 class _Audit:
