@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", default=os.environ.get("KEEP") == "1",
                         help="leave the lab and the chart as they are at the end (also KEEP=1)")  # fmt: skip
     parser.add_argument("--lab", default="tidegate", help="the lab's name")
-    parser.add_argument("--svg", type=Path, default=Path("tidegate-demo.svg"), help="where the picture goes")
+    parser.add_argument("--svg", type=Path, default=REPOSITORY / "out" / "demo.svg", help="where the picture goes")
     options = parser.parse_args()
     console = Console()
     was_up = _is_up(options.lab)
@@ -61,6 +61,7 @@ def _show(console: Console, name: str, picture: Path, keep: bool) -> int:
             play(stage, view)
             verdict = witness.verdict()
     nodes = {node: spans for node, spans in witness.timeline.nodes.items() if node in lab.workers}
+    picture.parent.mkdir(parents=True, exist_ok=True)
     picture.write_text(svg(nodes, view.told, "Who owned which node: Tidegate's demo"))
     console.rule("time line")
     for node, spans in sorted(nodes.items()):
