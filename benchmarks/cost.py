@@ -38,6 +38,7 @@ def with_many_nodes(stage: Stage, operator: Operator) -> list[Figure]:
         stage.kube.delete("batchpools", "many")
         stage.lab.kubectl("delete", "nodes", "-l", "type=kwok", "--wait=false")
         stage.lab.kubectl("delete", "pods", "-n", WORK, "-l", "app=many", "--force", "--grace-period=0", "--wait=false")
+        wait_for("the end of the simulated pods", lambda: not _count_pods(stage), 300, 2)
     what = f"{NODES:,} simulated nodes and {PODS:,} GPU pods"
     return [
         Figure(f"the operator's memory with {what}", memory, "MiB", 260),

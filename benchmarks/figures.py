@@ -24,11 +24,21 @@ class Figure:
         return self.aim is not None and self.value > self.aim
 
     @property
+    def is_close(self) -> bool:
+        """Whether it meets its aim with less than a fifth to spare."""
+        return self.aim is not None and 0.8 * self.aim < self.value <= self.aim
+
+    @property
+    def told(self) -> str:
+        """The figure with its unit."""
+        return f"{_short(self.value)} {self.unit}"
+
+    @property
     def row(self) -> str:
         """A row of the table of figures."""
         aim = "" if self.aim is None else f"{_short(self.aim)} {self.unit}"
         verdict = "" if self.aim is None else "missed" if self.missed else "met"
-        return f"| {self.what} | {self.of} | {_short(self.value)} {self.unit} | {aim} | {verdict} |"
+        return f"| {self.what} | {self.of} | {self.told} | {aim} | {verdict} |"
 
 
 HEAD = "| what | measurements | figure | aim | |\n|---|---:|---:|---:|---|"

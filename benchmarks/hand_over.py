@@ -58,7 +58,13 @@ def measure(stage: Stage, cycles: int, tell: Callable[[str], None]) -> Measured:
             _cycle(stage, busy, measured)
             tell(f"cycle {number + 1} of {cycles} {'with a job' if busy else 'without jobs'}: {_last(measured, busy)}")
         _steps(stage, busy, measured)
+    order = [f"{before} to {step}" for before, step in itertools.pairwise(STEPS)]
+    measured.steps = dict(sorted(measured.steps.items(), key=lambda item: _place(item[0], order)))
     return measured
+
+
+def _place(name: str, order: list[str]) -> int:
+    return next(number for number, step in enumerate(order) if name.startswith(step))
 
 
 def _cycle(stage: Stage, busy: bool, measured: Measured) -> None:

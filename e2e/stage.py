@@ -60,7 +60,8 @@ class Stage:
         Raises `TimeoutError` when the operator does not bring the nodes home; they are, all the same, afterwards.
         """
         kube = self.kube
-        for plural in ("deployments", "capacityclaims"):
+        # The garbage collector gets to the ReplicaSets in its own time.
+        for plural in ("deployments", "replicasets", "capacityclaims"):
             for item in kube.list(plural, WORK):
                 kube.delete(plural, item["metadata"]["name"], WORK)
         for pod in kube.list("pods", WORK):
