@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from benchmarks.figures import Figure
+from e2e.kube import Json
 from e2e.operator import Operator, wait_for
-from e2e.stage import GPU, WORK, Json, Stage
+from e2e.stage import GPU, WORK, Stage
 
 NODES = 1000
 PODS = 1000

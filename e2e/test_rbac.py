@@ -19,14 +19,6 @@ WHOLE_SUITE = 30
 Right = tuple[str, str, str, str]
 """Scope (`cluster` or `namespace`), API group, resource with subresource, verb."""
 
-RARE: dict[Right, str] = {
-    ("cluster", "tidegate.dev", "capacityclaims", "delete"): "an automatic claim goes ten minutes after it is over: "
-    "tests/sharing/test_claims.py decides it, tests/controllers applies it",
-    ("cluster", "tidegate.dev", "capacityclaims", "get"): "only when a claim is there already that shall be made: "
-    "tests/controllers applies it",
-}
-"""Verbs that minutes cannot bring about, and the tests that do."""
-
 
 def granted(lab: Lab) -> set[Right]:
     """What the chart's roles give, as the cluster has them."""
@@ -85,7 +77,7 @@ def test_no_right_is_unused(lab: Lab, began: datetime) -> None:
     # What is granted for all namespaces covers the operator's own, too.
     used |= {("cluster", *right[1:]) for right in used}
     unused = granted(lab) - used
-    assert unused <= set(RARE), f"nothing used {sorted(unused - set(RARE))}"
+    assert not unused, f"nothing used {sorted(unused)}"
 
 
 def test_the_operator_was_seen_at_all(lab: Lab, began: datetime) -> None:

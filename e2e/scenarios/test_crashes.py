@@ -14,7 +14,7 @@ from e2e.stage import CLUSTER, Stage, restarts_in
 from tidegate.controllers.appliers import APPLIERS
 
 NEVER_IN_A_TRIP = {
-    "ForgetClaim": "an automatic claim is kept for ten minutes after it is over; its unit test has a clock of its own",
+    "ForgetClaim": "an automatic claim is kept for ten minutes after its end; test_rare_steps.py takes the step alone",
 }
 """Steps that no trip of a few minutes can come to, and why."""
 
