@@ -20,6 +20,44 @@ from tidegate.api import (
 from tidegate.sharing.snapshot import Node, Owner, Pod
 
 
+class _OnLoan:
+    """Commands with one key are applied one after the other: here, those on the loan's node."""
+
+    __slots__ = ()
+    loan: NodeLoan
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.loan.spec.node_name}"
+
+
+class _OnNode:
+    __slots__ = ()
+    node: Node
+
+    @property
+    def key(self) -> str:
+        return f"node/{self.node.name}"
+
+
+class _OnClaim:
+    __slots__ = ()
+    claim: CapacityClaim
+
+    @property
+    def key(self) -> str:
+        return f"claim/{self.claim.metadata.namespace}/{self.claim.metadata.name}"
+
+
+class _OnPool:
+    __slots__ = ()
+    pool: BatchPool
+
+    @property
+    def key(self) -> str:
+        return f"pool/{self.pool.metadata.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class CreateLoan:
     """Record a new loan. Its name holds a number, so that two operators cannot record the same trip twice."""
@@ -34,31 +72,23 @@ class CreateLoan:
 
 
 @dataclass(frozen=True, slots=True)
-class FenceNode:
+class FenceNode(_OnNode):
     """Put the loan's taint and label on the node in one patch, if the node is still as it was seen."""
 
     loan: NodeLoan
     node: Node
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.node.name}"
-
 
 @dataclass(frozen=True, slots=True)
-class ConfirmVacated:
+class ConfirmVacated(_OnLoan):
     """Ask the API server itself, after the fence, whether a GPU pod of others is on the node; say `Vacated` if not."""
 
     loan: NodeLoan
     pool: BatchPool
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class CreateSlurmdPod:
+class CreateSlurmdPod(_OnLoan):
     """Run slurmd on the fenced node. It asks for what it offers to Slurm."""
 
     loan: NodeLoan
@@ -67,88 +97,60 @@ class CreateSlurmdPod:
     cpus: int
     memory_mib: int
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class UnlabelNode:
+class UnlabelNode(_OnNode):
     """Take the loan's label off the node, so that no slurmd pod of the loan can be bound any more."""
 
     loan: NodeLoan
     node: Node
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.node.name}"
-
 
 @dataclass(frozen=True, slots=True)
-class DeleteSlurmdPod:
+class DeleteSlurmdPod(_OnLoan):
     """Delete this very slurmd pod (by UID), if Slurm itself says that nothing can start on its node."""
 
     cluster_name: str
     loan: NodeLoan
     pod: Pod
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class ReleaseNode:
+class ReleaseNode(_OnLoan):
     """Check at the sources that nothing of the loan is left, then swap its fence for the claim's, or take it off."""
 
     loan: NodeLoan
     cluster_name: str
     claim_uid: str | None
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class HoldNode:
+class HoldNode(_OnNode):
     """Fence a free node for a claim, if the node is still as it was seen."""
 
     node: Node
     claim_uid: str
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.node.name}"
-
 
 @dataclass(frozen=True, slots=True)
-class FreeNode:
+class FreeNode(_OnNode):
     """Take a claim's fence off a node, if the node is still as it was seen."""
 
     node: Node
     claim_uid: str
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.node.name}"
-
 
 @dataclass(frozen=True, slots=True)
-class DrainSlurmNode:
+class DrainSlurmNode(_OnLoan):
     """Let Slurm start nothing new on the node."""
 
     cluster_name: str
     loan: NodeLoan
     reason: str
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class SignalJob:
+class SignalJob(_OnLoan):
     """Send a job the signal that it declared, so that it can save its work."""
 
     cluster_name: str
@@ -156,106 +158,70 @@ class SignalJob:
     job_id: int
     signal: str
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class RequeueJob:
+class RequeueJob(_OnLoan):
     """Put a job back into the queue."""
 
     cluster_name: str
     loan: NodeLoan
     job_id: int
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class CancelJob:
+class CancelJob(_OnLoan):
     """Cancel a job that may not be requeued."""
 
     cluster_name: str
     loan: NodeLoan
     job_id: int
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class DownSlurmNode:
+class DownSlurmNode(_OnLoan):
     """The last rung: Slurm ends or requeues whatever is still on the node."""
 
     cluster_name: str
     loan: NodeLoan
     reason: str
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class DeleteSlurmNode:
+class DeleteSlurmNode(_OnLoan):
     """Delete the dynamic node record of the loan."""
 
     cluster_name: str
     loan: NodeLoan
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class RecallLoan:
+class RecallLoan(_OnLoan):
     """Turn a loan around, or name the claim that a returning node goes to."""
 
     loan: NodeLoan
     back: LoanReturn
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class WriteLoanStatus:
+class WriteLoanStatus(_OnLoan):
     """Write the status of a loan and the events that tell of what changed in it."""
 
     loan: NodeLoan
     status: NodeLoanStatus
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class EndLoan:
+class EndLoan(_OnLoan):
     """Drop the finalizer of a loan that is over, so that it can be deleted."""
 
     loan: NodeLoan
 
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
-
 
 @dataclass(frozen=True, slots=True)
-class ForgetLoan:
+class ForgetLoan(_OnLoan):
     """Delete an ended loan that is beyond the history limit."""
 
     loan: NodeLoan
-
-    @property
-    def key(self) -> str:
-        return f"node/{self.loan.spec.node_name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,15 +239,11 @@ class CreateClaim:
 
 
 @dataclass(frozen=True, slots=True)
-class ResizeClaim:
+class ResizeClaim(_OnClaim):
     """Say how many nodes an automatic claim is for, now that more of its controller's pods are pending."""
 
     claim: CapacityClaim
     nodes: int
-
-    @property
-    def key(self) -> str:
-        return f"claim/{self.claim.metadata.namespace}/{self.claim.metadata.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,50 +259,34 @@ class TolerateFence:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteClaimStatus:
+class WriteClaimStatus(_OnClaim):
     """Write the status of a claim and the events that tell of what changed in it."""
 
     claim: CapacityClaim
     status: CapacityClaimStatus
 
-    @property
-    def key(self) -> str:
-        return f"claim/{self.claim.metadata.namespace}/{self.claim.metadata.name}"
-
 
 @dataclass(frozen=True, slots=True)
-class ForgetClaim:
+class ForgetClaim(_OnClaim):
     """Delete an automatic claim that has been over for a while."""
 
     claim: CapacityClaim
 
-    @property
-    def key(self) -> str:
-        return f"claim/{self.claim.metadata.namespace}/{self.claim.metadata.name}"
-
 
 @dataclass(frozen=True, slots=True)
-class WritePoolStatus:
+class WritePoolStatus(_OnPool):
     """Write the status of a pool."""
 
     pool: BatchPool
     status: BatchPoolStatus
 
-    @property
-    def key(self) -> str:
-        return f"pool/{self.pool.metadata.name}"
-
 
 @dataclass(frozen=True, slots=True)
-class GuardPool:
+class GuardPool(_OnPool):
     """Put the finalizer on a pool before its first loan, or drop it once a deleted pool has none left."""
 
     pool: BatchPool
     guarded: bool
-
-    @property
-    def key(self) -> str:
-        return f"pool/{self.pool.metadata.name}"
 
 
 @dataclass(frozen=True, slots=True)
