@@ -1,6 +1,6 @@
 """The operator with a fault in it: it kills itself at a chosen step, or takes the Lease for its own.
 
-python -m e2e.crashing_operator --after FenceNode --kubeconfig ... --namespace ...
+python -m e2e.crashing_operator --each FILE --kubeconfig ... --namespace ...
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def wrap_effects(step: type, effect: Callable[[], None]) -> None:
     appliers.APPLIERS[step] = watched
 
 
-def crash_after(step: type, before: Callable[[], None] = lambda: None) -> None:
+def crash_after(step: type, before: Callable[[], None]) -> None:
     """Die right after the first effect of the step; `before` is called before that."""
 
     def effect() -> None:
@@ -76,7 +76,7 @@ def crash_after(step: type, before: Callable[[], None] = lambda: None) -> None:
     wrap_effects(step, effect)
 
 
-def crash_before_status(steps: Sequence[type], before: Callable[[str], None] = lambda name: None) -> None:
+def crash_before_status(steps: Sequence[type], before: Callable[[str], None]) -> None:
     """Die when a loan's status is about to be written after one of the steps had its effect."""
     happened: list[str] = []
     for step in steps:
@@ -118,8 +118,6 @@ def step_named(name: str) -> type:
 def main() -> None:
     """Run the operator until the fault strikes."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--after")
-    parser.add_argument("--before-status")
     parser.add_argument("--each", type=Path)
     parser.add_argument("--each-before-status", type=Path)
     parser.add_argument("--steps", default="")
@@ -132,10 +130,6 @@ def main() -> None:
     # One step at a time: a step that is under way elsewhere when the process dies would have its effect unnoticed.
     appliers._PARALLEL = 1
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if options.after:
-        crash_after(step_named(options.after))
-    if options.before_status:
-        crash_before_status([step_named(options.before_status)])
     if options.each:
         diary = Diary(options.each)
         for step in [one for one in appliers.APPLIERS if diary.lacks(one)]:

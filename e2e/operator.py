@@ -97,14 +97,6 @@ class Operator:
         if wait:
             self.wait_ready()
 
-    def crash_after(self, step: str) -> None:
-        """Start one that kills itself right after the first effect of this step (a key of APPLIERS, by name)."""
-        self._start(["-m", "e2e.crashing_operator", "--after", step])
-
-    def crash_before_status(self, step: str) -> None:
-        """Start one that kills itself when it was about to write a loan's status after this step."""
-        self._start(["-m", "e2e.crashing_operator", "--before-status", step])
-
     def crash_at_each(self, done: Path) -> None:
         """Start one that kills itself after the first effect of each step that is not in the file yet, and notes it."""
         self._start(["-m", "e2e.crashing_operator", "--each", str(done)])
