@@ -20,7 +20,7 @@ from e2e.lab import Lab
 
 NAMESPACE = "tidegate-system"
 REPOSITORY = Path(__file__).resolve().parent.parent
-PATIENCE = float(os.environ.get("TIDEGATE_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("TIDEGATE_PATIENCE", "2"))
 """Longer deadlines for a machine that has other things to do."""
 Found = TypeVar("Found")
 _RIGHTS = ("crds", "priorityclass", "rbac", "serviceaccount")
