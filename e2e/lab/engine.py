@@ -190,14 +190,16 @@ def _start(machine: Machine) -> Engine:
         record.save()
     make_room()
     Path(record.data).mkdir(parents=True, exist_ok=True)
-    _drop_stale_files()
-    record.process = spawn(_command(record, machine), LOG, {leftovers.MARK: str(RUN)})
-    record.save()
-    deadline = time.monotonic() + 60
-    while record.process.alive and time.monotonic() < deadline:
-        if engine := _reach(f"unix://{SOCKET}", private=True):
-            return engine
-        time.sleep(0.1)
+    # The containerd of a killed engine may still be dying when the first dockerd looks for it, and is waited for in vain.
+    for _ in range(2):
+        _drop_stale_files()
+        record.process = spawn(_command(record, machine), LOG, {leftovers.MARK: str(RUN)})
+        record.save()
+        deadline = time.monotonic() + 60
+        while record.process.alive and time.monotonic() < deadline:
+            if engine := _reach(f"unix://{SOCKET}", private=True):
+                return engine
+            time.sleep(0.1)
     said = LOG.read_text().splitlines()[-1:] or ["no word"]
     raise LabError(f"dockerd did not start: {said[0]} (all of it in {LOG})")
 
