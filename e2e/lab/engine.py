@@ -190,7 +190,7 @@ def _start(machine: Machine) -> Engine:
         record.save()
     make_room()
     Path(record.data).mkdir(parents=True, exist_ok=True)
-    # The containerd of a killed engine may still be dying when the first dockerd looks for it, and is waited for in vain.
+    # The containerd of a killed engine may be dying still when the first dockerd finds it, and waits for it in vain.
     for _ in range(2):
         _drop_stale_files()
         record.process = spawn(_command(record, machine), LOG, {leftovers.MARK: str(RUN)})
