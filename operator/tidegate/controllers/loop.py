@@ -6,9 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
-from tidegate.cluster.kinds import NODE_LOANS, SLURM_CLUSTERS
+from tidegate.cluster.kinds import BATCH_POOLS, NODE_LOANS, SLURM_CLUSTERS
 from tidegate.controllers import metrics
 from tidegate.controllers.appliers import apply_all
 from tidegate.controllers.hands import Hands
@@ -18,6 +19,7 @@ from tidegate.sharing.decide import decide
 from tidegate.sharing.idleness import track_idle
 from tidegate.sharing.index import Index
 from tidegate.sharing.snapshot import Snapshot
+from tidegate.sharing.standing import stage
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
@@ -72,17 +74,13 @@ class Loop:
 
     def _observe(self) -> Snapshot:
         with metrics.LOOP_SECONDS.labels("observe").time():
-            slurm = self._slurm.states
-            snapshot = self._world.snapshot(slurm, self._idle_since)
+            snapshot = self._world.snapshot(self._slurm.states, self._idle_since)
             self._idle_since = track_idle(self._idle_since, snapshot, self._clock())
-            return self._world.snapshot(slurm, self._idle_since)
+            return replace(snapshot, idle_since=self._idle_since)
 
     def _in_transition(self) -> set[str]:
         """Slurm clusters that a node is joining or leaving."""
-        pools = {pool.metadata.name: pool.spec.slurm_cluster_name for pool in self._world.snapshot({}, {}).pools}
-        moving = [
-            loan
-            for loan in self._world.all(NODE_LOANS).values()
-            if not loan.is_over and (loan.is_wanted_back or not loan.status.is_true("Lent"))
-        ]
+        pools = {name: pool.spec.slurm_cluster_name for name, pool in self._world.all(BATCH_POOLS).items()}
+        loans = self._world.all(NODE_LOANS).values()
+        moving = [loan for loan in loans if not loan.is_over and stage(loan) != "lent"]
         return {pools[loan.spec.pool_name] for loan in moving if loan.spec.pool_name in pools}
