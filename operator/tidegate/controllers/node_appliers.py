@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tidegate.api import CapacityClaim, NodeLoan
-from tidegate.api.names import DRAIN_REASON_PREFIX, FENCE_TAINT, LOAN_LABEL, claim_fence
+from tidegate.api.names import FENCE_TAINT, LOAN_LABEL, claim_fence
 from tidegate.cluster import fence, views
 from tidegate.cluster.client import Json
 from tidegate.cluster.errors import AlreadyExists, Conflict, NotFound
@@ -116,7 +116,7 @@ async def _nothing_left(loan: NodeLoan, cluster_name: str, hands: Hands) -> None
         raise NotYet(f"slurmd pod {pods[0]['metadata']['name']} of loan {loan.metadata.name} is still there")
     record = await hands.slurm(cluster_name).node(loan.spec.slurm_node_name)
     ours = record is not None and record.extra == extra_of(loan.metadata.name)
-    if record and ours and not is_drained_by_others(record, DRAIN_REASON_PREFIX):
+    if record and ours and not is_drained_by_others(record):
         raise NotYet(f"Slurm still has node {record.name} of loan {loan.metadata.name}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tidegate.api import NodeLoan
-from tidegate.api.names import DRAIN_REASON_PREFIX
 from tidegate.controllers.hands import Hands, NotYet
 from tidegate.sharing.commands import (
     CancelJob,
@@ -19,7 +18,7 @@ from tidegate.sharing.snapshot import SlurmNode
 
 async def drain_slurm_node(command: DrainSlurmNode, hands: Hands) -> None:
     record = await _record(command.cluster_name, command.loan, hands)
-    if record and not is_drained_by_others(record, DRAIN_REASON_PREFIX):
+    if record and not is_drained_by_others(record):
         await hands.slurm(command.cluster_name).drain(record.name, command.reason)
 
 
@@ -48,7 +47,7 @@ async def delete_slurm_node(command: DeleteSlurmNode, hands: Hands) -> None:
     if record is None:
         return
     ours = record.extra.startswith(extra_of(""))
-    if not ours or is_drained_by_others(record, DRAIN_REASON_PREFIX):
+    if not ours or is_drained_by_others(record):
         raise NotYet(f"Slurm node {record.name} is not ours to delete")
     await slurm.delete_node(record.name)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tidegate.api import BatchPool
-from tidegate.api.names import DRAIN_REASON_PREFIX, FENCE_TAINT, claim_of_fence, slurm_node_name
+from tidegate.api.names import FENCE_TAINT, claim_of_fence, slurm_node_name
 from tidegate.sharing.budgets import loans_in_window
 from tidegate.sharing.fit import could_run
 from tidegate.sharing.index import Index, extra_of, is_drained_by_others, wants_gpu
@@ -147,7 +147,7 @@ def _taken_in_slurm(node: Node, slurm: SlurmState) -> Blocker | None:
             "SlurmNameTaken",
             f"Slurm has a node {record.name} that is not Tidegate's; rename it or take {node.name} out of the pool",
         )
-    if is_drained_by_others(record, DRAIN_REASON_PREFIX):
+    if is_drained_by_others(record):
         return Blocker(
             "DrainedByOthers",
             f"Slurm node {record.name} was drained by somebody else ({record.reason or 'no reason given'}); "

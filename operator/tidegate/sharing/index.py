@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 
 from tidegate.api import BatchPool, CapacityClaim, NodeLoan
-from tidegate.api.names import slurm_node_name
+from tidegate.api.names import DRAIN_REASON_PREFIX, slurm_node_name
 from tidegate.sharing.snapshot import Node, Pod, SlurmNode, SlurmState, Snapshot
 
 STALE_SECONDS = 20
@@ -173,6 +173,6 @@ def wants_gpu(pod: Pod, pool: BatchPool) -> bool:
     return any(pod.gpus.get(name, 0) > 0 for name in pool.spec.gpu_resource_names)
 
 
-def is_drained_by_others(record: SlurmNode, prefix: str) -> bool:
+def is_drained_by_others(record: SlurmNode) -> bool:
     """Whether somebody else than us (an admin, a health check) took the node out of service in Slurm."""
-    return "DRAIN" in record.states and not record.reason.startswith(prefix)
+    return "DRAIN" in record.states and not record.reason.startswith(DRAIN_REASON_PREFIX)

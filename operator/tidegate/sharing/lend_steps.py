@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tidegate.api import BatchPool, NodeLoan
-from tidegate.api.names import DRAIN_REASON_PREFIX
 from tidegate.sharing.commands import ConfirmVacated, CreateSlurmdPod, DeleteSlurmNode, FenceNode
 from tidegate.sharing.idleness import set_aside
 from tidegate.sharing.index import Index, extra_of, is_drained_by_others
@@ -100,7 +99,7 @@ def _join(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | N
     if record and record.extra != extra_of(loan.metadata.name):
         if not record.extra.startswith(extra_of("")):
             return turned_back(loan, "SlurmNameTaken", f"Slurm node {record.name} is somebody else's", pool)
-        if is_drained_by_others(record, DRAIN_REASON_PREFIX):
+        if is_drained_by_others(record):
             return turned_back(loan, "DrainedByOthers", f"Slurm node {record.name} is drained: {record.reason}", pool)
         owners = (
             one for one in index.snapshot.loans if not one.is_over and record.extra == extra_of(one.metadata.name)
@@ -152,7 +151,7 @@ def _stay(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | N
     if record.states & TERMINAL_SLURM_STATES and not slurm.jobs_on(record.name) and not record.is_busy:
         words = f"Slurm node {record.name} is {'+'.join(sorted(record.states))}: {record.reason or 'no reason given'}"
         return turned_back(loan, "SlurmNodeUnhealthy", words, pool)
-    drained = is_drained_by_others(record, DRAIN_REASON_PREFIX)
+    drained = is_drained_by_others(record)
     words = f"Slurm node {record.name} is drained by somebody else: {record.reason}" if drained else ""
     return Step(loan.status.model_copy(update={"message": words, "deadline": None}))
 

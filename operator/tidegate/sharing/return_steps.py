@@ -114,7 +114,7 @@ def _climb(
     step.after += [RequeueJob(cluster, loan, job_id) for job_id in rungs.requeue]
     step.after += [CancelJob(cluster, loan, job_id) for job_id in rungs.cancel]
     if rungs.down and "DOWN" not in record.states:
-        foreign = is_drained_by_others(record, DRAIN_REASON_PREFIX)
+        foreign = is_drained_by_others(record)
         step.after.append(DownSlurmNode(cluster, loan, record.reason if foreign else _drain_reason(back)))
 
 
@@ -142,7 +142,7 @@ def _leave(loan: NodeLoan, back: LoanReturn, step: Step, index: Index) -> bool:
         step.status = waiting(said(loan, step.status, index.now, "Left", False, "SlurmSilent", words), words, due)
         return False
     record = index.record_of(loan, slurm)
-    if record and not is_drained_by_others(record, DRAIN_REASON_PREFIX):
+    if record and not is_drained_by_others(record):
         step.status = waiting(step.status, f"deleting Slurm node {record.name}", due)
         step.after.append(DeleteSlurmNode(pool.spec.slurm_cluster_name, loan))
         return False
