@@ -120,7 +120,7 @@ class Stage:
 
     def _live_jobs(self) -> list[Json]:
         over = {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE", "OUT_OF_MEMORY"}
-        jobs = self.lab.site.rest("GET", f"{REST}/jobs/")["jobs"]
+        jobs = self.lab.rest("GET", f"{REST}/jobs/")["jobs"]
         return [job for job in jobs if "COMPLETING" in job["job_state"] or not over & set(job["job_state"])]
 
     @property
@@ -259,12 +259,12 @@ class Stage:
 
     def slurm_nodes(self) -> dict[str, Json]:
         """Slurm's node records by name, without those that the lab's slurm.conf names for all times."""
-        nodes = self.lab.site.rest("GET", f"{REST}/nodes/")["nodes"]
+        nodes = self.lab.rest("GET", f"{REST}/nodes/")["nodes"]
         return {node["name"]: node for node in nodes if "DYNAMIC_NORM" in node["state"]}
 
     def job(self, job_id: int) -> Json:
         """A job as Slurm knows it."""
-        found: Json = self.lab.site.rest("GET", f"{REST}/job/{job_id}")["jobs"][0]
+        found: Json = self.lab.rest("GET", f"{REST}/job/{job_id}")["jobs"][0]
         return found
 
     def state(self, job_id: int) -> str:

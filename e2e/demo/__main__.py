@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from e2e.demo.picture import svg
+from e2e.demo.picture import bars, svg
 from e2e.demo.story import LENDING, RECALL, Differs, play
 from e2e.demo.view import View
 from e2e.lab import Lab, LabError
@@ -64,9 +64,7 @@ def _show(console: Console, name: str, picture: Path, keep: bool) -> int:
     picture.parent.mkdir(parents=True, exist_ok=True)
     picture.write_text(svg(nodes, view.told, "Who owned which node: Tidegate's demo"))
     console.rule("time line")
-    for node, spans in sorted(nodes.items()):
-        words = ", ".join(f"{span.owner} {span.seconds:.1f} s" for span in spans)
-        console.print(f"{node}: {words}", highlight=False)
+    console.print(bars(nodes, console.width))
     console.print(_durations(stage))
     console.print(f"picture: {picture}", highlight=False)
     console.print(f"witness: {verdict}", style="bold green" if verdict.ok else "bold red", highlight=False)
@@ -128,15 +126,16 @@ def _durations(stage: Stage) -> Table:
     columns = []
     for loan in sorted(stage.loans(open_only=False), key=lambda one: one["metadata"]["creationTimestamp"]):
         since = {c["type"]: _moment(c["lastTransitionTime"]) for c in loan["status"]["conditions"]}
-        before = _moment(loan["metadata"]["creationTimestamp"])
+        created = before = _moment(loan["metadata"]["creationTimestamp"])
         cells = []
         for step in STEPS:
             at = since.get(step, before)
             cells.append(f"{max((at - before).total_seconds(), 0):.2f}")
             before = at
-        table.add_column(loan["metadata"]["name"], justify="right")
+        node = loan["spec"]["nodeName"].removeprefix(f"{stage.lab.name}-")
+        table.add_column(f"{node}\n{created.astimezone():%H:%M:%S}", justify="right", overflow="fold")
         columns.append([*cells, loan["spec"].get("back", {}).get("reason", "")])
-    for label, *row in zip((*STEPS, "came back because"), *columns, strict=True):
+    for label, *row in zip((*STEPS, "back because"), *columns, strict=True):
         table.add_row(label, *row)
     return table
 

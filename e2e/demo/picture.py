@@ -1,10 +1,12 @@
-"""The time line as a picture: one bar for each node, coloured by owner, with what happened above it."""
+"""The time line as a picture: one bar for each node, coloured by owner. In a browser with what happened above it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from xml.sax.saxutils import escape
+
+from rich.text import Text
 
 from e2e.witness import Span
 
@@ -15,6 +17,7 @@ WORDS = {
     "Slurm": "Slurm",
     "none": "changing hands",
 }
+LETTERS = {"Kubernetes": "K", "claim": "c", "Slurm": "S", "none": "."}
 LEFT, RIGHT, WIDTH, ROW, BAR = 190, 30, 1180, 44, 26
 MARK_ROW = 17
 LETTER = 7.5
@@ -61,6 +64,24 @@ def svg(nodes: Mapping[str, Sequence[Span]], marks: Sequence[tuple[datetime, str
             )
     parts += _axis(total, bottom)
     return "\n".join([*parts, "</svg>", ""])
+
+
+def bars(nodes: Mapping[str, Sequence[Span]], width: int) -> Text:
+    """The same in `width` letters for a terminal, each letter the one who owned the node at the middle of its time."""
+    start = min(spans[0].start for spans in nodes.values())
+    total = max(spans[-1].end for spans in nodes.values()) - start
+    label = max(map(len, nodes)) + 2
+    cells = max(width - label, 10)
+    text = Text()
+    for name, spans in sorted(nodes.items()):
+        text.append(f"{name:{label}}")
+        for cell in range(cells):
+            moment = start + total * (cell + 0.5) / cells
+            owner = next((span.owner for span in spans if span.start <= moment < span.end), spans[-1].owner)
+            text.append(LETTERS[owner], f"bold {COLOURS[owner]}")
+        text.append("\n")
+    legend = "   ".join(f"{LETTERS[owner]} {words}" for owner, words in WORDS.items())
+    return text.append(f"{'':{label}}0 to {total.total_seconds():.0f} s   {legend}")
 
 
 def _legend() -> list[str]:

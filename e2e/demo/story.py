@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 from e2e.demo.view import View
@@ -138,6 +137,3 @@ def _recalled(stage: Stage) -> list[dict[str, Any]]:
 def _check(so: bool, otherwise: str) -> None:
     if not so:
         raise Differs(otherwise)
-
-
-Play = Callable[[Stage, View], None]

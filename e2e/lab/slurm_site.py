@@ -4,7 +4,7 @@ import json
 import secrets
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from e2e.lab import engine as engines
 from e2e.lab import slurm_conf
@@ -19,6 +19,7 @@ from e2e.lab.paths import state_dir
 from e2e.lab.preflight import check_name, check_site
 from e2e.lab.progress import Progress
 from e2e.lab.record import Record
+from e2e.lab.shell import run
 from e2e.lab.tokens import slurm_token
 
 SUITES = {"24.11": "trixie", "26.05": "sid"}
@@ -36,7 +37,9 @@ API_VERSION = "v0.0.42"
 class SlurmSite:
     """One running site. `up` makes it, `attach` finds it again, `down` takes it away."""
 
-    partition = slurm_conf.PARTITION
+    kind: ClassVar = "Slurm site"
+    started_by: ClassVar = "SlurmSite.up({name!r})"
+    partition: ClassVar = slurm_conf.PARTITION
 
     def __init__(self, name: str, engine: Engine, record: Record) -> None:
         self.name = name
@@ -53,40 +56,38 @@ class SlurmSite:
     # -- life ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def up(cls, name: str = "slurm", release: str = "24.11", slurmd_nodes: int = 0) -> "SlurmSite":
-        """A site that answers; the one that runs already if it was made the same way."""
-        wanted = Record(kind="site", release=release, workers=slurmd_nodes)
-        progress, machine = Progress(), Machine.look()
+    def up(cls, name: str = "slurm", slurm: str = "24.11", workers: int = 0) -> Self:
+        """One that answers, with `workers` compute nodes; the one that runs already if it was made the same way."""
         check_name(name)
-        if running := Record.load_complete(name, wanted):
-            site = cls.attach(name)
-            site.start_stopped(running)
-            return site
-        check_site(name, release, machine)
+        wanted = Record(kind=cls.kind, release=slurm, workers=workers)
+        progress, machine = Progress(), Machine.look()
+        if Record.load_complete(name, wanted):
+            running = cls.attach(name)
+            with progress.step(f"{name} is up"):
+                running._start_stopped()
+            return running
+        cls._check(name, slurm, machine)
         if Record.load(name):
+            progress.note(f"what an unfinished start left of {name} is taken away first")
             cls.remove(name)
         wanted.save(name)
         for finding in machine.findings():
             progress.note(finding)
-        site = cls(name, engines.acquire(name, machine, progress), wanted)
-        site.images.progress = progress
-        site.prepare()
-        site.network.ensure()
-        with progress.step(f"Slurm {release}"):
-            site.start_daemons()
-            for number in range(slurmd_nodes):
-                site.add_node(f"node{number}")
+        made = cls(name, engines.acquire(name, machine, progress), wanted)
+        made.images.progress = progress
+        made._prepare()
+        made._make(machine, progress)
         wanted.complete = True
         wanted.save(name)
-        return site
+        return made
 
     @classmethod
-    def attach(cls, name: str) -> "SlurmSite":
-        """A site that runs already."""
+    def attach(cls, name: str) -> Self:
+        """One that runs already."""
         record = Record.load(name)
         engine = engines.connect()
-        if record is None or not record.complete or engine is None:
-            raise LabError(f"no Slurm site named {name} is up")
+        if record is None or record.kind != cls.kind or not record.complete or engine is None:
+            raise LabError(f"no {cls.kind} named {name} is up: start it with `{cls.started_by.format(name=name)}`")
         return cls(name, engine, record)
 
     def down(self) -> None:
@@ -95,18 +96,38 @@ class SlurmSite:
 
     @classmethod
     def remove(cls, name: str) -> None:
-        """The same for a site that may be half made or half gone."""
+        """The same for one that may be half made or half gone."""
         record = Record.load(name)
         if record is None:
             return
         engines.revive(Machine.look())
         engine = engines.connect()
         if engine is not None:
-            site = cls(name, engine, record)
-            site.containers.remove_all()
-            site.network.remove()
+            cls(name, engine, record)._take_away()
         engines.release(name)
         Record.forget(name)
+
+    @classmethod
+    def _check(cls, name: str, slurm: str, machine: Machine) -> None:
+        check_site(name, slurm, machine)
+
+    def _make(self, machine: Machine, progress: Progress) -> None:
+        with progress.step(f"Slurm {self.slurm_release}"):
+            self._start_daemons()
+            for number in range(self._record.workers):
+                self.add_node(f"node{number}")
+
+    def _start_stopped(self) -> None:
+        """Starts the parts that somebody stopped or killed."""
+        stopped = [part for part, state in self.containers.parts().items() if state != "running"]
+        for part in stopped:
+            self.start(part)
+        if stopped:
+            wait_until("an answer of slurmrestd", self.answers, seconds=90)
+
+    def _take_away(self) -> None:
+        self.containers.remove_all()
+        self.network.remove()
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -211,8 +232,8 @@ class SlurmSite:
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
-        """Directories and keys of a new site."""
+    def _prepare(self) -> None:
+        """Directories, keys and network of a new one."""
         keys = self.directory / "keys"
         for folder in (keys, self.logs_dir, self.shared_dir):
             folder.mkdir(parents=True, exist_ok=True)
@@ -220,13 +241,9 @@ class SlurmSite:
         keys.chmod(0o700)
         for name, size in (("slurm.key", 1024), ("jwt_hs256.key", 32)):
             (keys / name).write_bytes(secrets.token_bytes(size))
+        self.network.ensure()
 
-    def build_images(self) -> None:
-        """All images of the site, so that a start afterwards is quick."""
-        for name in ("slurmd", "slurmctld", "slurmdbd"):
-            self.images.build(name, SUITES[self.slurm_release])
-
-    def start_daemons(self) -> None:
+    def _start_daemons(self) -> None:
         """Controller, REST and accounting, from nothing until they answer."""
         suite = SUITES[self.slurm_release]
         addresses = slurm_conf.Addresses(*(self.network.address(p) for p in ("slurmctld", "slurmrestd", "slurmdbd")))
@@ -274,14 +291,6 @@ class SlurmSite:
                 part.result()
         wait_until("an answer of slurmrestd", self.answers, seconds=90)
 
-    def start_stopped(self, record: Record) -> None:
-        """Starts the parts that somebody stopped or killed."""
-        stopped = [part for part, state in self.containers.parts().items() if state != "running"]
-        for part in stopped:
-            self.start(part)
-        if stopped:
-            wait_until("an answer of slurmrestd", self.answers, seconds=90)
-
     def answers(self) -> bool:
         """Whether controller and accounting answer a REST call with a token."""
         self.containers.check_running("slurmctld", "slurmdbd", "slurmrestd")
@@ -297,8 +306,6 @@ class SlurmSite:
         return {str(self.shared_dir): {"bind": SHARED, "mode": "rw"}}
 
     def _exec(self, part: str, args: tuple[str, ...], *, user: str | None, input: str | None, check: bool) -> str:
-        from e2e.lab.shell import run
-
         command = ["docker", "exec", "--workdir", SHARED]
         command += ["--user", user] if user else []
         command += ["--interactive"] if input is not None else []

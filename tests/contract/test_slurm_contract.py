@@ -37,7 +37,7 @@ def _lab(labs: dict[str, SlurmSite], release: str) -> SlurmSite:
     from e2e.lab import SlurmSite
 
     if release not in labs:
-        labs[release] = SlurmSite.up(name=f"contract-{release.replace('.', '')}", release=release, slurmd_nodes=2)
+        labs[release] = SlurmSite.up(name=f"contract-{release.replace('.', '')}", slurm=release, workers=2)
     return labs[release]
 
 

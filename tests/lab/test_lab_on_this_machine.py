@@ -48,10 +48,10 @@ def test_two_labs_side_by_side_and_gone(names: tuple[str, str]) -> None:
         job = lab.slurm("sbatch", "--parsable", "--gres=gpu:1", "--wrap", "true", user="alice").strip()
         assert lab.slurm("squeue", "--noheader", "--job", job, "--format", "%T").strip() == "PENDING"
 
-    links = {lab.name: lab.site.network.link for lab in (first, second)}
+    links = {lab.name: lab.network.link for lab in (first, second)}
     second.down()
     assert traces(two, links[two]) == []
-    assert first.site.answers()
+    assert first.answers()
     first.down()
     assert traces(one, links[one]) == []
     if alone:
@@ -65,7 +65,7 @@ def test_nothing_is_left_after_everything_was_killed(names: tuple[str, str]) -> 
     record = engine.Record.load()
     if record is None or record.process is None:
         pytest.skip("the engine here is not the lab's to kill")
-    site = SlurmSite.up(neighbour, slurmd_nodes=1)
+    site = SlurmSite.up(neighbour, workers=1)
 
     for part in lab.status():
         lab.kill(part)
@@ -75,7 +75,7 @@ def test_nothing_is_left_after_everything_was_killed(names: tuple[str, str]) -> 
     with pytest.raises(LabError, match="is up"):
         Lab.attach(killed)
 
-    link = lab.site.network.link
+    link = lab.network.link
     Lab.remove(killed)
     assert traces(killed, link) == []
     # the neighbour's containers outlived their engine, and answer again now that there is one

@@ -17,7 +17,7 @@ SLEEPER = "#!/bin/sh\nsleep 600\n"
 
 def record(release: str) -> None:
     """One release, on a site of its own that goes again."""
-    site = SlurmSite.up(name=f"recording-{release.replace('.', '')}", release=release, slurmd_nodes=2)
+    site = SlurmSite.up(name=f"recording-{release.replace('.', '')}", slurm=release, workers=2)
     try:
         running = (
             ["--job-name=running-on-two-nodes", "-N2", "--gres=gpu:1", "--time=60"],
