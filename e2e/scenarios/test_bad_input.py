@@ -51,6 +51,15 @@ def test_a_partition_that_slurm_does_not_have(bare_stage: Stage) -> None:
     assert words == f"Slurm {CLUSTER} has no partition lnet; it has lent, urgent"
 
 
+def test_a_template_that_says_what_is_tidegates_to_say(bare_stage: Stage) -> None:
+    slurmd = {"image": "none-such", "template": {"spec": {"nodeName": "mine"}}}
+    bare_stage.set_up(slurmd=slurmd)
+    words = bare_stage.wait_condition("batchpools", POOL, "False", "TemplateUnusable")
+    field = "spec.slurmd.template.spec.nodeName"
+    assert words == f"BatchPool {POOL}: {field} is not for templates, Tidegate decides it; leave it out."
+    assert bare_stage.loans(open_only=False) == []
+
+
 def cluster_says(stage: Stage, reason: str, secret: dict[str, bytes] | None, **cluster: str) -> str:
     """The sentence of a SlurmCluster with that Secret and spec, and that nothing is lent."""
     stage.set_up(secret=secret, cluster=cluster)

@@ -9,7 +9,7 @@ import pytest
 from tidegate.api import BatchPool, BatchPoolSpec, Metadata, NodeLoan, NodeLoanSpec, SlurmCluster, SlurmClusterSpec
 from tidegate.api.batch_pool import Slurmd
 from tidegate.cluster import views
-from tidegate.cluster.slurmd_pod import check_pool, slurmd_pod
+from tidegate.cluster.slurmd_pod import slurmd_pod, template_problem
 
 Json = dict[str, Any]
 
@@ -215,9 +215,9 @@ def test_a_template_adds_volumes_mounts_environment_containers_and_labels() -> N
     ],
 )
 def test_a_template_that_cannot_be_used_is_refused_by_pool_and_field(template: Json, sentence: str) -> None:
-    with pytest.raises(ValueError, match=r"^BatchPool night: spec\.slurmd\.template") as caught:
-        check_pool(pool(template))
-    assert str(caught.value) == f"BatchPool night: spec.slurmd.template.{sentence}."
+    assert template_problem(pool(template)) == f"BatchPool night: spec.slurmd.template.{sentence}."
+    with pytest.raises(ValueError, match=r"^BatchPool night: spec\.slurmd\.template"):
+        made(template)
 
 
 @pytest.mark.parametrize(
@@ -237,10 +237,17 @@ def test_a_template_that_cannot_be_used_is_refused_by_pool_and_field(template: J
 def test_a_template_cannot_contradict_what_is_ours(spec: Json, field: str, value: str) -> None:
     with pytest.raises(ValueError, match=r"is Tidegate's own \(.*\); leave it out\.$") as caught:
         made({"spec": spec})
-    assert str(caught.value).startswith(f"BatchPool night: spec.slurmd.template.{field}")
+    start = f"BatchPool night: spec.slurmd.template.{field}"
+    assert str(caught.value).startswith(start)
     assert value in str(caught.value)
+    assert (template_problem(pool({"spec": spec})) or "").startswith(start)
 
 
 def test_a_pool_whose_name_cannot_be_a_label_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^BatchPool n+: its name labels pods and may have 63 characters"):
-        check_pool(pool(name="n" * 64))
+    words = template_problem(pool(name="n" * 64)) or ""
+    assert words.endswith(": its name labels pods and may have 63 characters; make it anew, shorter.")
+
+
+def test_a_template_that_can_be_used_has_no_problem() -> None:
+    assert template_problem(pool()) is None
+    assert template_problem(pool({"spec": {"containers": [{"name": "logs", "image": "i"}]}})) is None

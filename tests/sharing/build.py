@@ -419,6 +419,7 @@ def snapshot(
     idle_since: Mapping[str, datetime] | None = None,
     priority_classes: Mapping[str, int] | None = None,
     default_priority_class: str = "",
+    template_problems: Mapping[str, str] | None = None,
 ) -> Snapshot:
     """A world of these things; beside them one pool, one SlurmCluster and a Slurm that answers. Nodes idle for long."""
     nodes = {thing.name: thing for thing in things if isinstance(thing, Node)}
@@ -436,6 +437,7 @@ def snapshot(
         priority_classes={"low": -200, "high": 1000, **(priority_classes or {})},
         default_priority_class=default_priority_class,
         idle_since=dict.fromkeys(nodes, ago(10_000)) if idle_since is None else idle_since,
+        template_problems=template_problems or {},
     )
 
 

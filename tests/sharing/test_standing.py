@@ -25,7 +25,7 @@ from tests.sharing.build import (
     slurmd,
 )
 from tidegate.api import BatchPoolStatus, NodeCounts, SlurmCluster
-from tidegate.sharing.commands import WriteClusterStatus, WritePoolStatus
+from tidegate.sharing.commands import CreateLoan, WriteClusterStatus, WritePoolStatus
 from tidegate.sharing.snapshot import SlurmState
 
 
@@ -70,6 +70,20 @@ def ready(*things: Any) -> tuple[str, str, str]:
 )
 def test_what_keeps_a_pool_from_working_is_said_in_one_sentence(things: list[Any], reason: str, sentence: str) -> None:
     assert ready(*things) == ("False", reason, sentence)
+
+
+def test_a_pool_whose_template_makes_no_pod_says_so_and_lends_nothing() -> None:
+    things, problems = (
+        [node(), slurm(job())],
+        {"batch": "BatchPool batch: spec.slurmd.template.spec must be an object."},
+    )
+    assert only(decided(*things), CreateLoan)
+    commands = decided(*things, template_problems=problems)
+    (write,) = only(commands, WritePoolStatus)
+    condition = write.status.condition("Ready")
+    assert condition is not None
+    assert (condition.status, condition.reason, condition.message) == ("False", "TemplateUnusable", problems["batch"])
+    assert only(commands, CreateLoan) == []
 
 
 def test_a_pool_that_works_and_one_that_people_stopped_are_ready() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tidegate.api import BatchPool, NodeLoan, SlurmCluster
+from tidegate.api import BatchPool, Metadata, NodeLoan, NodeLoanSpec, SlurmCluster, SlurmClusterSpec
 from tidegate.api.names import FENCE_TAINT, LOAN_LABEL, POOL_LABEL
 
 PRIORITY_CLASS = "tidegate-slurmd"
@@ -27,6 +27,22 @@ _NOT_FOR_TEMPLATES = (
     "activeDeadlineSeconds",
 )
 
+# What a template may say does not depend on the loan, but what it contradicts shows only in a whole pod.
+_SAMPLE_LOAN = NodeLoan(
+    metadata=Metadata(name="sample"),
+    spec=NodeLoanSpec(
+        pool_name="sample", node_name="sample", slurm_node_name="sample", gpu_resource_name="gpu", gpus=1, priority=0
+    ),
+)
+_SAMPLE_CLUSTER = SlurmCluster(
+    metadata=Metadata(name="sample"),
+    spec=SlurmClusterSpec(
+        endpoint="https://sample:1",
+        credentials_secret_name="sample",  # noqa: S106 - the name of a Secret
+        controller_address="sample:1",
+    ),
+)
+
 Json = dict[str, Any]
 
 
@@ -35,19 +51,25 @@ def slurmd_pod(
 ) -> Json:
     """The pod of a loan, with the pool's template under it.
 
-    `cpus` and `memory_mib` are what pods that stay have left of the node. Raises `ValueError` as `check_pool` does.
+    `cpus` and `memory_mib` are what pods that stay have left of the node. Raises `ValueError` with the sentence of
+    `template_problem`.
     """
-    check_pool(pool)
+    _check(pool)
     ours = _pod(loan, pool, cluster, cpus, memory_mib, namespace)
     whole: Json = _laid_over(pool.spec.slurmd.template, ours, pool, "")
     return whole
 
 
-def check_pool(pool: BatchPool) -> None:
-    """Raise `ValueError`, one sentence that names the pool and the field, when no slurmd pod can be made for it.
+def template_problem(pool: BatchPool) -> str | None:
+    """One sentence, which names the pool and the field, why no slurmd pod can be made for it; None if one can."""
+    try:
+        slurmd_pod(_SAMPLE_LOAN, pool, _SAMPLE_CLUSTER, cpus=1, memory_mib=1, namespace="sample")
+    except ValueError as error:
+        return str(error)
+    return None
 
-    What a template says against a field of ours shows only when the two are laid over each other, in `slurmd_pod`.
-    """
+
+def _check(pool: BatchPool) -> None:
     name, template = pool.metadata.name, pool.spec.slurmd.template
     if len(name) > 63:
         raise ValueError(f"BatchPool {name}: its name labels pods and may have 63 characters; make it anew, shorter.")

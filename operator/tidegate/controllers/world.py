@@ -21,6 +21,7 @@ from tidegate.cluster.kinds import (
     SLURM_CLUSTERS,
     Kind,
 )
+from tidegate.cluster.slurmd_pod import template_problem
 from tidegate.sharing.snapshot import SlurmState, Snapshot
 
 log = logging.getLogger(__name__)
@@ -86,11 +87,11 @@ class World:
 
     def snapshot(self, slurm: Mapping[str, SlurmState], idle_since: Mapping[str, datetime]) -> Snapshot:
         """The world as a decision sees it."""
-        classes = self.all(PRIORITY_CLASSES)
+        classes, pools = self.all(PRIORITY_CLASSES), self.all(BATCH_POOLS)
         return Snapshot(
             nodes=self.all(NODES),
             pods=tuple(self.all(PODS).values()),
-            pools=tuple(self.all(BATCH_POOLS).values()),
+            pools=tuple(pools.values()),
             clusters=self.all(SLURM_CLUSTERS),
             slurm=slurm,
             loans=tuple(self.all(NODE_LOANS).values()),
@@ -98,6 +99,7 @@ class World:
             priority_classes={name: value for name, (value, _) in classes.items()},
             default_priority_class=next((name for name, (_, default) in classes.items() if default), ""),
             idle_since=idle_since,
+            template_problems={name: words for name, pool in pools.items() if (words := template_problem(pool))},
         )
 
 

@@ -181,7 +181,7 @@ def _node_facts(node: Node, pool: BatchPool | None, index: Index) -> Facts:
 
 def pool_blocker(pool: BatchPool, index: Index) -> Blocker | None:
     """What keeps the pool as a whole from lending one more node."""
-    if stop := stopped(pool):
+    if stop := stopped(pool, index):
         return stop
     ready = pool.status.condition("Ready")
     if ready is None:

@@ -49,11 +49,11 @@ def demand(pool: BatchPool, slurm: SlurmState, index: Index) -> int:
 def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
     """New loans for the pool; `taken` nodes were given to claims in the same decision.
 
-    Nothing is lent while Slurm cannot be seen, while the pool is stopped or going away, or while nodes that are wanted
-    back are few: what is freed for a claim is fenced for it anyway.
+    Nothing is lent while Slurm cannot be seen, while the pool is stopped, going away or without a usable template, or
+    while nodes that are wanted back are few: what is freed for a claim is fenced for it anyway.
     """
     slurm = index.slurm_of(pool.metadata.name)
-    if slurm is None or stopped(pool) or pool.spec.partition not in slurm.partitions:
+    if slurm is None or stopped(pool, index) or pool.spec.partition not in slurm.partitions:
         return []
     free = [n for n in free_nodes(pool, index) if n.name not in taken]
     lendable = [n for n in free if lend_blocker(n, pool, index, slurm) is None]
@@ -63,13 +63,15 @@ def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
     return [_new_loan(node, pool, index) for node in longest_idle[: max(count, 0)]]
 
 
-def stopped(pool: BatchPool) -> Blocker | None:
-    """Why the pool lends nothing at all, by the will of people."""
+def stopped(pool: BatchPool, index: Index) -> Blocker | None:
+    """Why the pool lends nothing at all, by what people wrote."""
     if pool.metadata.deletion_timestamp is not None:
         return Blocker("PoolDeleted", f"pool {pool.metadata.name} is being deleted")
     if pool.spec.stop_policy != "None":
         words = f"pool {pool.metadata.name} has stopPolicy {pool.spec.stop_policy}; None lends again"
         return Blocker("PoolStopped", words)
+    if problem := index.snapshot.template_problems.get(pool.metadata.name):
+        return Blocker("TemplateUnusable", problem)
     return None
 
 

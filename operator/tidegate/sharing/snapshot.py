@@ -237,3 +237,5 @@ class Snapshot:
     default_priority_class: str = ""
     idle_since: Mapping[str, datetime] = field(default_factory=dict)
     """Nodes without a GPU pod of others, and since when that was seen."""
+    template_problems: Mapping[str, str] = field(default_factory=dict)
+    """Pools of whose template no slurmd pod can be made, each with one sentence why."""

@@ -60,6 +60,8 @@ def _pool_ready(pool: BatchPool, index: Index) -> tuple[bool, str, str]:
     if not index.nodes_of_pool[pool.metadata.name]:
         wanted = ", ".join(pool.spec.gpu_resource_names)
         return False, "NoGpus", f"no node of the pool has any of {wanted}; check the device plugin or gpuResourceNames"
+    if problem := index.snapshot.template_problems.get(pool.metadata.name):
+        return False, "TemplateUnusable", problem
     if pool.spec.stop_policy != "None":
         return True, "Stopped", f"stopPolicy is {pool.spec.stop_policy}"
     return True, "Working", ""
