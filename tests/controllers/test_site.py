@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.controllers.site import USERS, Operator, Site
-from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, PODS
+from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, NODES, PODS
 
 
 @pytest.fixture(params=["24.11", "26.05"])
@@ -48,6 +48,22 @@ def test_demand_lends_as_many_nodes_as_jobs_can_use_and_they_come_home(site: Sit
     assert set(owners(site).values()) == {None}
     assert all(loan.is_over for loan in site.loans())
     assert site.slurm.nodes == {}
+
+
+def test_a_job_of_three_nodes_gets_them_together_though_they_come_one_by_one(site: Site, operator: Operator) -> None:
+    # Three nodes that each idled in Slurm at another time once went home and came back in turn, for ever.
+    for seconds in (20, 28, 36):
+        site.slurm.submit(gpus_per_node=2, duration_seconds=seconds)
+    site.settle(operator, turns=12)
+    site.run(site.kube.patch(NODES, "gpu-0", {"spec": {"unschedulable": True}}))
+    job = site.slurm.submit(nodes=3, gpus_per_node=2, duration_seconds=30)
+    site.settle(operator, turns=120)
+    before = len(site.loans())
+    assert all(loan.is_over for loan in site.loans()), "two nodes are not enough for the job, so none is lent"
+    site.run(site.kube.patch(NODES, "gpu-0", {"spec": {"unschedulable": None}}))
+    site.settle(operator, turns=120)
+    assert site.slurm.jobs[job].state == "COMPLETED"
+    assert len(site.loans()) == before + 3
 
 
 def test_a_more_important_pod_gets_the_cheapest_node_back(site: Site, operator: Operator) -> None:

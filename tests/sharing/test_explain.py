@@ -51,7 +51,7 @@ def working(terms: BatchPool | None = None, demand: int = 2, ready: str = "True"
     said = Condition.model_validate(
         {"type": "Ready", "status": ready, "reason": reason, "message": "words", "last_transition_time": ago(500)}
     )
-    status = BatchPoolStatus(observed_generation=1, conditions=(said,), demand_nodes=demand)
+    status = BatchPoolStatus(observed_generation=1, conditions=(said,), demand_nodes=demand, startable_nodes=demand)
     return (terms or pool()).model_copy(update={"status": status})
 
 

@@ -13,6 +13,7 @@ from tests.sharing.build import (
     RETURNED,
     VACATED,
     ago,
+    back_for,
     claim,
     decided,
     job,
@@ -62,6 +63,35 @@ def test_a_loan_is_recorded_with_what_it_lends() -> None:
 def test_the_next_loan_of_a_node_has_the_next_number() -> None:
     past = [loan(name=f"gpu-1-{n}", done=RETURNED) for n in (1, 9, 10)]
     assert [c.name for c in only(decided(node(), *past, BUSY), CreateLoan)] == ["gpu-1-11"]
+
+
+GANG = slurm(job(gpus=24, cpus=24, node_count=3))
+
+
+@pytest.mark.parametrize(
+    "fourth_and_third",
+    [
+        [node("gpu-3"), node("gpu-4")],
+        [node("gpu-3"), node("gpu-4", unschedulable=True)],
+        [lent_node("gpu-3"), loan("gpu-3", done=RECALLED), node("gpu-4", unschedulable=True)],
+    ],
+)
+def test_a_job_of_three_nodes_is_lent_to_when_three_are_to_be_had(fourth_and_third: list[Any]) -> None:
+    assert lent(*NODES[:2], *fourth_and_third, GANG)[:2] == ["gpu-1", "gpu-2"]
+
+
+@pytest.mark.parametrize(
+    "third",
+    [
+        [node("gpu-3", unschedulable=True)],
+        [node("gpu-3"), pod("web", on="gpu-3")],
+        [lent_node("gpu-3"), loan("gpu-3", done=RECALLED, back=back_for("c1")), claim()],
+        [node("gpu-3"), pool(lending={"cap": 2})],
+        [node("gpu-3"), pool(lending={"headroom": {"low": 0, "high": 1}})],
+    ],
+)
+def test_a_job_of_three_nodes_gets_none_while_only_two_are_to_be_had(third: list[Any]) -> None:
+    assert lent(*NODES[:2], *third, GANG) == []
 
 
 def test_the_floor_is_lent_without_demand() -> None:

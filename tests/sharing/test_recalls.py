@@ -227,6 +227,14 @@ def test_only_as_many_idle_nodes_stay_as_pending_jobs_could_use() -> None:
     assert len(recalled(*lent(1, **LONG), *lent(2, **LONG), *lent(3, **LONG), idle(1, 2, 3, jobs=[job()]))) == 2
 
 
+def test_nodes_wait_for_the_rest_of_a_job_that_needs_several() -> None:
+    three = job(gpus=24, cpus=24, node_count=3)
+    first = [*lent(1, **LONG), *lent(2, since=ago(10)), idle(1, 2, jobs=[three])]
+    assert recalled(*first, lent_node("gpu-3"), loan("gpu-3", done=RECALLED)) == {}
+    assert recalled(*first, node("gpu-3")) == {}
+    assert recalled(*first, node("gpu-3", unschedulable=True)) == {"gpu-1": "IdleInSlurm"}
+
+
 def test_the_floor_stays_lent() -> None:
     things = [*lent(1, **LONG), *lent(2, **LONG), *lent(3, **LONG), idle(1, 2, 3)]
     assert len(recalled(*things, pool(lending={"floor": 2}))) == 1

@@ -244,6 +244,9 @@ class BatchPoolStatus(Status):
 
     nodes: NodeCounts = Field(default=NodeCounts(), description="Nodes of the pool by owner.")
     demand_nodes: int = Field(default=0, description="Nodes that pending jobs could use beyond those lent.", ge=0)
+    startable_nodes: int = Field(
+        default=0, description="How many of these would let jobs start, with the nodes that may be lent now.", ge=0
+    )
 
 
 class BatchPool(Model):

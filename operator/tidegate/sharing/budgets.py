@@ -10,10 +10,8 @@ from tidegate.sharing.index import Index, created
 
 def loans_in_window(node_name: str, pool: BatchPool, index: Index) -> int:
     """Loans of the node that started within the pool's flap window; loans that never got the fence do not count."""
-    return sum(
-        loan.spec.node_name == node_name and in_window(loan, pool, index) and loan.status.is_true("Fenced")
-        for loan in index.snapshot.loans
-    )
+    loans = index.loans_by_node.get(node_name, ())
+    return sum(in_window(loan, pool, index) and loan.status.is_true("Fenced") for loan in loans)
 
 
 def in_window(loan: NodeLoan, pool: BatchPool, index: Index) -> bool:

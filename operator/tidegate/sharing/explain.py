@@ -51,6 +51,7 @@ def _explain_pool(name: str, index: Index) -> Explanation:
         reasoned(blocker.reason, blocker.message) if blocker else "",
         given(
             ("demand", f"{pool.status.demand_nodes} nodes beyond those lent and joining"),
+            ("useful now", f"{pool.status.startable_nodes} of them, with the nodes that may be lent"),
             ("policy", pool.spec.lending.policy),
             ("Ready", said(ready)),
             ("Exclusive", said(exclusive)),

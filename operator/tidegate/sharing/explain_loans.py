@@ -153,5 +153,5 @@ def _loan_facts(loan: NodeLoan, index: Index) -> Facts:
 
 def last_loan(node_name: str, index: Index) -> NodeLoan | None:
     """The newest loan of the node that is over."""
-    ended = [loan for loan in index.snapshot.loans if loan.spec.node_name == node_name and loan.is_over]
+    ended = [loan for loan in index.loans_by_node.get(node_name, ()) if loan.is_over]
     return max(ended, key=lambda loan: (created(loan), loan.metadata.name), default=None)

@@ -188,5 +188,5 @@ def pool_blocker(pool: BatchPool, index: Index) -> Blocker | None:
         return Blocker("NotSeen", f"pool {pool.metadata.name}: {NOT_SEEN}")
     if ready.status != "True":
         return Blocker(ready.reason, ready.message or f"pool {pool.metadata.name} is not Ready")
-    limits = allowed(pool, index, len(free_nodes(pool, index)), pool.status.demand_nodes)
+    limits = allowed(pool, index, len(free_nodes(pool, index)), pool.status.demand_nodes, pool.status.startable_nodes)
     return next((blocker for nodes, blocker in limits if nodes <= 0), None)

@@ -99,7 +99,23 @@ def kubernetes_blocker(node: Node, pool: BatchPool, index: Index) -> Blocker | N
         set_aside(node, pool)
         or _protected(node)
         or held_by(node, pool, index)
-        or _wanted_by_pending_pod(node, pool, index)
+        or _promised_or_quarantined(node, pool, index)
+    )
+
+
+def lasting_blocker(node: Node, pool: BatchPool, index: Index, slurm: SlurmState) -> Blocker | None:
+    """The first reason that neither the end of an earlier loan nor some idle seconds take away."""
+    return (
+        set_aside(node, pool)
+        or _protected(node)
+        or _promised_or_quarantined(node, pool, index)
+        or _taken_in_slurm(node, slurm)
+    )
+
+
+def _promised_or_quarantined(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
+    return (
+        _wanted_by_pending_pod(node, pool, index)
         or _named_like_another(node, pool, index)
         or _flapping(node, pool, index)
     )

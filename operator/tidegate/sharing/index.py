@@ -100,6 +100,14 @@ class Index:
         }
 
     @cached_property
+    def loans_by_node(self) -> dict[str, list[NodeLoan]]:
+        """All loans that are kept, also the ended ones."""
+        found: dict[str, list[NodeLoan]] = defaultdict(list)
+        for loan in self.snapshot.loans:
+            found[loan.spec.node_name].append(loan)
+        return found
+
+    @cached_property
     def active_loans(self) -> dict[str, NodeLoan]:
         """Loans that are not over, by node; of two for one node the one that holds it (or the older) counts."""
         found: dict[str, NodeLoan] = {}
@@ -120,6 +128,10 @@ class Index:
     def live_claims(self) -> dict[str, CapacityClaim]:
         """Claims that are not over, by UID."""
         return {c.metadata.uid: c for c in self.snapshot.claims if not c.is_over and not self.is_expired(c)}
+
+    def is_promised(self, loan: NodeLoan) -> bool:
+        """Whether the node of a loan comes back for a claim that still waits for it."""
+        return bool(loan.spec.back and loan.spec.back.claim and loan.spec.back.claim.uid in self.live_claims)
 
     def is_expired(self, claim: CapacityClaim) -> bool:
         """Whether the claim's time to live is over."""

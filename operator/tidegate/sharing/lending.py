@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from tidegate.api import BatchPool, NodeLoanSpec
+from collections.abc import Iterable
+from dataclasses import replace
+
+from tidegate.api import BatchPool, NodeLoan, NodeLoanSpec
 from tidegate.api.names import loan_name, slurm_node_name
 from tidegate.sharing.commands import Command, CreateLoan
 from tidegate.sharing.demand import Room, nodes_wanted
-from tidegate.sharing.idleness import Blocker, held_by, lend_blocker, set_aside
+from tidegate.sharing.idleness import Blocker, held_by, lasting_blocker, lend_blocker, set_aside
 from tidegate.sharing.index import Index, gpu_resource, gpus_of
 from tidegate.sharing.snapshot import Node, SlurmState
 
@@ -36,14 +39,45 @@ def _stays(node: Node, index: Index) -> tuple[int, int]:
 
 
 def demand(pool: BatchPool, slurm: SlurmState, index: Index) -> int:
-    """How many nodes beyond those lent and joining the pool's pending jobs could use."""
+    """How many nodes beyond those lent and joining the pool's pending jobs could use, were all its nodes free."""
+    return wanted(pool, slurm, index, len(index.nodes_of_pool[pool.metadata.name]))
+
+
+def startable(pool: BatchPool, slurm: SlurmState, index: Index) -> int:
+    """How many of them let jobs start: a job of several nodes counts only if all of them are to be had."""
+    return wanted(pool, slurm, index, obtainable(pool, slurm, index))
+
+
+def obtainable(pool: BatchPool, slurm: SlurmState, index: Index) -> int:
+    """How many nodes the pool's terms let Slurm have beyond those lent and joining: the free ones, also those that must
+    idle a little longer, and those on their way back for nobody.
+
+    Lending and returning both ask this. If lending hoped for more, or returning for less, the nodes of a job of several
+    nodes would come and go for ever, and never be there together.
+    """
+    loans, terms = index.loans_of(pool.metadata.name), pool.spec.lending
+    returning = {one.spec.node_name for one in loans if one.is_wanted_back and not index.is_promised(one)}
+    nodes = [n for n in index.nodes_of_pool[pool.metadata.name] if lasting_blocker(n, pool, index, slurm) is None]
+    most = sum(n.name in returning or held_by(n, pool, index) is None for n in nodes)
+    most = min(most, len(free_nodes(pool, index)) + len(returning) - terms.headroom.high)
+    if terms.cap is not None:
+        most = min(most, terms.cap - sum(not one.is_wanted_back for one in loans))
+    return max(most, 0)
+
+
+def wanted(pool: BatchPool, slurm: SlurmState, index: Index, most: int, but_for: Iterable[NodeLoan] = ()) -> int:
+    """How many nodes, at most `most`, pending jobs could use beyond those lent and joining.
+
+    Loans on their way back, and those of `but_for`, count as if their nodes were not in Slurm.
+    """
     sample = sample_room(pool, index)
     if sample is None:
         return 0
-    joining = sum(
-        not loan.is_wanted_back and not loan.status.is_true("Lent") for loan in index.loans_of(pool.metadata.name)
-    )
-    return nodes_wanted(pool, slurm, joining, sample, len(index.nodes_of_pool[pool.metadata.name]))
+    loans = index.loans_of(pool.metadata.name)
+    joining = sum(not loan.is_wanted_back and not loan.status.is_true("Lent") for loan in loans)
+    gone = {loan.spec.slurm_node_name for loan in (*but_for, *(one for one in loans if one.is_wanted_back))}
+    staying = {name: node for name, node in slurm.nodes.items() if name not in gone}
+    return nodes_wanted(pool, replace(slurm, nodes=staying), joining, sample, most)
 
 
 def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
@@ -57,8 +91,8 @@ def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
         return []
     free = [n for n in free_nodes(pool, index) if n.name not in taken]
     lendable = [n for n in free if lend_blocker(n, pool, index, slurm) is None]
-    wanted = 0 if pool.spec.lending.policy == "Eager" else demand(pool, slurm, index)
-    count = min(len(lendable), *(nodes for nodes, _ in allowed(pool, index, len(free), wanted)))
+    useful = 0 if pool.spec.lending.policy == "Eager" else startable(pool, slurm, index)
+    count = min(len(lendable), *(nodes for nodes, _ in allowed(pool, index, len(free), useful, useful)))
     longest_idle = sorted(lendable, key=lambda n: (index.snapshot.idle_since.get(n.name, index.now), n.name))
     return [_new_loan(node, pool, index) for node in longest_idle[: max(count, 0)]]
 
@@ -75,15 +109,18 @@ def stopped(pool: BatchPool, index: Index) -> Blocker | None:
     return None
 
 
-def allowed(pool: BatchPool, index: Index, free: int, demand_nodes: int) -> list[tuple[int, Blocker]]:
+def allowed(
+    pool: BatchPool, index: Index, free: int, demand_nodes: int, startable_nodes: int
+) -> list[tuple[int, Blocker]]:
     """How many more nodes each term of the pool allows to lend with `free` nodes, and what to say if that is none."""
     name, terms = pool.metadata.name, pool.spec.lending
     loans = [loan for loan in index.loans_of(name) if not loan.is_wanted_back]
     joining = sum(not loan.status.is_true("Lent") for loan in loans)
     limits = []
+    least = terms.floor - len(loans)
     if terms.policy == "DemandDriven":
         words = f"no pending job of partition {pool.spec.partition} could use one more node"
-        limits.append((max(demand_nodes, terms.floor - len(loans)), Blocker("NoDemand", words)))
+        limits.append((max(demand_nodes, least), Blocker("NoDemand", words)))
     words = f"pool {name} has {free} free nodes and keeps headroom.high {terms.headroom.high} for Kubernetes"
     limits.append((free - terms.headroom.high, Blocker("Headroom", words)))
     if terms.cap is not None:
@@ -91,11 +128,14 @@ def allowed(pool: BatchPool, index: Index, free: int, demand_nodes: int) -> list
         limits.append((terms.cap - len(loans), Blocker("CapReached", words)))
     words = f"{joining} nodes of pool {name} are joining, maxJoining is {terms.max_joining}"
     limits.append((terms.max_joining - joining, Blocker("MaxJoining", words)))
+    if terms.policy == "DemandDriven":
+        words = f"pending jobs could use {demand_nodes} more nodes, but none starts with those that may be lent now"
+        limits.append((max(startable_nodes, least), Blocker("TooFewNodes", words)))
     return limits
 
 
 def _new_loan(node: Node, pool: BatchPool, index: Index) -> CreateLoan:
-    numbers = [_number(loan.metadata.name) for loan in index.snapshot.loans if loan.spec.node_name == node.name]
+    numbers = [_number(loan.metadata.name) for loan in index.loans_by_node.get(node.name, ())]
     spec = NodeLoanSpec(
         pool_name=pool.metadata.name,
         node_name=node.name,

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from tidegate.api import RECALL_CLASSES, BatchPool, CapacityClaim, ClaimReference, LoanReturn, NodeLoan
 from tidegate.sharing.claims import asks_too_much, helpful, in_order, nodes_lacking
 from tidegate.sharing.commands import Command, HoldNode, RecallLoan
-from tidegate.sharing.demand import nodes_wanted
 from tidegate.sharing.index import Index
-from tidegate.sharing.lending import free_nodes, sample_room
+from tidegate.sharing.lending import free_nodes, obtainable, wanted
 from tidegate.sharing.return_steps import back_of
 from tidegate.sharing.victims import cheapest
 
@@ -35,7 +33,7 @@ def recall_for_claims(index: Index, holds: Iterable[HoldNode]) -> tuple[list[Com
             continue
         loans = helpful(claim, index.loans_of(pool.metadata.name), pool, index)
         loans = [loan for loan in loans if loan.metadata.name not in taken]
-        returning = [loan for loan in loans if loan.is_wanted_back and not _promised(loan, index)]
+        returning = [loan for loan in loans if loan.is_wanted_back and not index.is_promised(loan)]
         lent = [loan for loan in loans if not loan.is_wanted_back and loan.spec.priority < priority]
         if index.slurm_of(pool.metadata.name) is None:
             # Which recall costs least cannot be seen, and a recall is one-way.
@@ -49,10 +47,6 @@ def recall_for_claims(index: Index, holds: Iterable[HoldNode]) -> tuple[list[Com
             taken.add(loan.metadata.name)
             commands.append(RecallLoan(loan, _back_for(claim, loan, index)))
     return commands, recallable
-
-
-def _promised(loan: NodeLoan, index: Index) -> bool:
-    return bool(loan.spec.back and loan.spec.back.claim and loan.spec.back.claim.uid in index.live_claims)
 
 
 def _back_for(claim: CapacityClaim, loan: NodeLoan, index: Index) -> LoanReturn:
@@ -95,22 +89,17 @@ def _turn(loan: NodeLoan, reason: str, message: str, pool: BatchPool) -> RecallL
 def _useless(pool: BatchPool, lent: list[NodeLoan], index: Index) -> list[NodeLoan]:
     terms = pool.spec.lending
     slurm = index.slurm_of(pool.metadata.name)
-    sample = sample_room(pool, index)
-    if terms.policy == "Eager" or slurm is None or sample is None:
+    if terms.policy == "Eager" or slurm is None:
         return []
     idle = [
         loan
         for loan in lent
         if (since := _idle_since(loan, index)) and index.now - since >= timedelta(seconds=terms.idle_return_seconds)
     ]
-    without = {
-        name: node for name, node in slurm.nodes.items() if name not in {loan.spec.slurm_node_name for loan in idle}
-    }
     if not idle:
         return []
-    joining = sum(not loan.status.is_true("Lent") for loan in lent)
-    others = replace(slurm, nodes=without)
-    useful = nodes_wanted(pool, others, joining, sample, len(idle))
+    # As if they were at home: those that would be lent again at once stay.
+    useful = wanted(pool, slurm, index, len(idle) + obtainable(pool, slurm, index), but_for=idle)
     keep = max(useful, terms.floor - (len(lent) - len(idle)), 0)
     return sorted(idle, key=lambda loan: loan.metadata.name)[keep:]
 

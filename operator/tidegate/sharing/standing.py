@@ -8,7 +8,7 @@ from tidegate.api import BatchPool, BatchPoolStatus, NodeCounts, NodeLoan, Slurm
 from tidegate.api.names import claim_of_fence
 from tidegate.sharing.commands import Command, WriteClusterStatus, WritePoolStatus
 from tidegate.sharing.index import Index
-from tidegate.sharing.lending import demand
+from tidegate.sharing.lending import demand, startable
 
 
 def write_pool_status(pool: BatchPool, index: Index) -> list[Command]:
@@ -21,6 +21,7 @@ def write_pool_status(pool: BatchPool, index: Index) -> list[Command]:
         conditions=pool.status.conditions,
         nodes=_count(pool, index),
         demand_nodes=demand(pool, slurm, index) if slurm else 0,
+        startable_nodes=startable(pool, slurm, index) if slurm else 0,
     ).with_condition(index.now, "Ready", ready, reason, message, generation)
     overlap = index.overlap(pool)
     others = ", ".join(f"{node} ({owner})" for node, owner in sorted(overlap.items())[:8])
