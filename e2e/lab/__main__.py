@@ -36,6 +36,7 @@ def status(name: Name = DEFAULT_NAME) -> None:
     console = Console()
     console.print(table)
     console.print(f"Slurm {lab.slurm_release} at {lab.rest_url}, shared directory {lab.shared_dir}", soft_wrap=True)
+    console.print(f"Prometheus at {lab.prometheus_url}", soft_wrap=True)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from e2e.lab.machine import Machine
 from e2e.lab.paths import REPOSITORY
 from e2e.lab.preflight import check_lab
 from e2e.lab.progress import Progress
-from e2e.lab.prometheus import start_prometheus
+from e2e.lab.prometheus import PORT, start_prometheus
 from e2e.lab.record import Record
 from e2e.lab.shell import run
 from e2e.lab.slurm_site import SlurmSite
@@ -115,6 +115,11 @@ class Lab(SlurmSite):
     def workers(self) -> list[str]:
         """The names of the real worker nodes."""
         return self.cluster.workers
+
+    @property
+    def prometheus_url(self) -> str:
+        """Good on the host."""
+        return f"http://{self.network.address('prometheus')}:{PORT}"
 
     def kubectl(self, *args: str, input: str | None = None) -> str:
         return self.cluster.kubectl(*args, input=input)

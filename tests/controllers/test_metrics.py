@@ -103,13 +103,14 @@ def test_a_claim_is_timed_to_its_first_word_and_to_its_satisfaction() -> None:
 
 def test_gauges_show_the_world_and_forget_pools_that_are_gone() -> None:
     counts = NodeCounts(kubernetes=3, lent=2)
-    busy = pool("m5").model_copy(update={"status": BatchPoolStatus(nodes=counts, demand_nodes=7)})
+    busy = pool("m5").model_copy(update={"status": BatchPoolStatus(nodes=counts, demand_nodes=7, startable_nodes=3)})
     late = loan(pool_name="m5", done=VACATED)
     late = late.model_copy(update={"status": late.status.with_condition(NOW, "Overdue", True, "DeadlinePassed")})
     metrics.observe_world(index(busy, late, claim(pool_name="m5"), claim("b", pool_name="m5", status=said("True", 1))))
     assert value("tidegate_nodes", pool="m5", owner="kubernetes") == 3
     assert value("tidegate_nodes", pool="m5", owner="lent") == 2
     assert value("tidegate_demand_nodes", pool="m5") == 7
+    assert value("tidegate_startable_nodes", pool="m5") == 3
     assert value("tidegate_overdue_loans", pool="m5") == 1
     assert value("tidegate_claims", pool="m5", state="Waiting") == 1
     assert value("tidegate_claims", pool="m5", state="Satisfied") == 1

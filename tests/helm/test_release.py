@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from e2e.lab import Lab
-from e2e.operator import NAMESPACE
+from e2e.operator import NAMESPACE, wait_for
 from e2e.stage import POOL, Stage, condition
 from tests.helm.test_files import CHART
 
@@ -72,6 +75,14 @@ def uids(stage: Stage) -> dict[str, str]:
     return found | {f"pods/{p['metadata']['name']}": p["metadata"]["uid"] for p in slurmds}
 
 
+def scraped(lab: Lab, query: str) -> dict[str, float]:
+    """The lab's Prometheus asked: values by their label `owner`, or by the empty word."""
+    url = f"{lab.prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        found = json.load(answer)["data"]["result"]
+    return {one["metric"].get("owner", ""): float(one["value"][1]) for one in found}
+
+
 def test_a_release_is_upgraded_and_uninstalled_without_losing_a_node_or_a_job(lab: Lab, release: Release) -> None:
     stage = Stage(lab)
     stage.clear()
@@ -80,6 +91,9 @@ def test_a_release_is_upgraded_and_uninstalled_without_losing_a_node_or_a_job(la
     stage.wait_lent(2)
     for job in (easy, stubborn):
         stage.wait_job(job, "RUNNING")
+
+    wait_for("two lent nodes in Prometheus", lambda: scraped(lab, "tidegate_nodes").get("lent") == 2, 30)
+    assert scraped(lab, 'up{job="tidegate"}') == {"": 1}
 
     before = uids(stage)
     release.deploy(logLevel="debug")

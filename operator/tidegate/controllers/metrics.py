@@ -18,6 +18,9 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
 NODES = Gauge("tidegate_nodes", "Nodes of a pool by owner.", ["pool", "owner"])
 DEMAND = Gauge("tidegate_demand_nodes", "Nodes that pending Slurm jobs could use beyond those lent.", ["pool"])
+STARTABLE = Gauge(
+    "tidegate_startable_nodes", "How many of these let jobs start with the nodes that may be lent now.", ["pool"]
+)
 CLAIMS = Gauge("tidegate_claims", "Capacity claims by state.", ["pool", "state"])
 TRANSITIONS = Counter("tidegate_transitions_total", "Steps of loans that were completed.", ["pool", "step", "result"])
 STEP_SECONDS = Histogram(
@@ -90,12 +93,13 @@ def observe_claim(claim: CapacityClaim, status: CapacityClaimStatus) -> None:
 
 def observe_world(index: Index) -> None:
     """Set the gauges from one snapshot. Pools that are gone lose theirs."""
-    for gauge in (NODES, DEMAND, CLAIMS, OVERDUE):
+    for gauge in (NODES, DEMAND, STARTABLE, CLAIMS, OVERDUE):
         gauge.clear()
     for name, pool in index.pools.items():
         for owner, count in pool.status.nodes.to_json().items():
             NODES.labels(name, owner).set(count)
         DEMAND.labels(name).set(pool.status.demand_nodes)
+        STARTABLE.labels(name).set(pool.status.startable_nodes)
         OVERDUE.labels(name).set(sum(loan.status.is_true("Overdue") for loan in index.loans_of(name)))
         for state in ("Satisfied", "Waiting"):
             CLAIMS.labels(name, state).set(0)
