@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-ver
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock lint crds test test-fast test-lab lab-up lab-down demo bench
+.PHONY: help venv lock lint crds test test-fast fuzz test-lab lab-up lab-down demo bench
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,9 @@ test: lint test-fast test-lab ## everything: lint, drift checks, fast tests, the
 
 test-fast: $(READY) ## the tests that need nothing but Python
 	$(BIN)/pytest -m "not lab"
+
+fuzz: $(READY) ## look for new cases that break a promise, for as long as it takes (about 10 minutes)
+	$(BIN)/pytest -m "not lab" --hypothesis-profile=fuzz tests/sharing tests/controllers
 
 test-lab: lab-up ## the tests on the lab, then those of the lab itself, which have the machine to themselves
 	$(BIN)/pytest -m lab --ignore tests/lab

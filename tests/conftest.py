@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from tidegate.api.crds import RESOURCES
 
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
     from e2e.lab import Lab
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# `make test` tries the same cases on every machine; `make fuzz` tries many new ones. A case that it finds becomes a
+# test of its own.
+COMMON: dict[str, Any] = {"deadline": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("same", max_examples=140, derandomize=True, **COMMON)
+settings.register_profile("fuzz", max_examples=1500, **COMMON)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,11 @@ The Lease is forced: both act at any time. The real decide and the real appliers
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -19,7 +18,6 @@ from tests.controllers.promises import Promises
 from tests.controllers.site import USERS, Operator, Site
 from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, NODES, PODS
 
-EXAMPLES = int(os.environ.get("TIDEGATE_STATE_MACHINE_EXAMPLES", "140"))
 STEPS = 80
 
 
@@ -249,12 +247,5 @@ class TwoOperators(RuleBasedStateMachine):
         )
 
 
-TwoOperators.TestCase.settings = settings(
-    max_examples=EXAMPLES,
-    stateful_step_count=STEPS,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
-    print_blob=True,
-)
+TwoOperators.TestCase.settings = settings(stateful_step_count=STEPS)
 TestTwoOperators = TwoOperators.TestCase

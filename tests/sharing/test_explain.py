@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sharing.build import (
@@ -563,7 +563,6 @@ PODS = st.builds(
 ) | st.builds(slurmd, on=st.sampled_from(["", "gpu-1"]), waiting_reason=TEXT, scheduler_message=TEXT)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(NODES, max_size=3),
     st.lists(PODS, max_size=3),
