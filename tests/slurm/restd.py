@@ -126,12 +126,20 @@ async def client(
     secret: dict[str, bytes] | None = None,
     ca_pem: bytes | None = None,
     total_seconds: float = 10.0,
+    heard: list[tuple[str, str]] | None = None,
 ) -> AsyncIterator[SlurmRestClient]:
-    """A client of it, whose retries do not wait."""
+    """A client of it, whose retries do not wait. `heard` gets each request with the reason of its failure."""
     clock = clock or Clock()
     tokens = TokenSource(SECRET, secret or {"jwt_hs256.key": KEY}, "slurm", clock)
+
+    def hear(call: str, seconds: float, failure: str) -> None:
+        assert seconds >= 0
+        if heard is not None:
+            heard.append((call, failure))
+
     made = SlurmRestClient(
-        "site", url, "slurm", tokens, ca_pem, clock, random=lambda: 0.0, total_seconds=total_seconds
+        "site", url, "slurm", tokens, ca_pem, clock,
+        random=lambda: 0.0, on_request=hear, total_seconds=total_seconds,
     )  # fmt: skip
     try:
         yield made

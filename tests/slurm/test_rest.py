@@ -37,6 +37,17 @@ async def test_errors_in_http_200_are_an_error_with_slurms_words() -> None:
             await slurm.observe()
 
 
+async def test_each_request_is_heard_of_with_the_reason_of_its_failure() -> None:
+    heard: list[tuple[str, str]] = []
+    async with restd() as server, client(server.url, heard=heard) as slurm:
+        server.on("/nodes/", failure(2009, "Duplicate job id", "Failure to query nodes"))
+        with pytest.raises(Rejected):
+            await slurm.observe()
+    assert ("GET ping", "") in heard
+    assert ("GET nodes", "Rejected") in heard
+    assert {call.split()[0] for call, _ in heard} == {"GET"}
+
+
 async def test_a_failure_without_errors_is_one_too() -> None:
     async with restd() as server, client(server.url) as slurm:
         server.on("/partitions/", (500, body()))

@@ -52,10 +52,16 @@ QUEUE_DEPTH = Gauge("tidegate_command_queue_depth", "Commands that wait in the p
 LAST_ROUND = Gauge("tidegate_last_round_timestamp_seconds", "When the loop last finished a round.")
 LEADER = Gauge("tidegate_leader", "1 while this process holds the Lease.")
 SLURM_SECONDS = Histogram(
-    "tidegate_slurm_request_duration_seconds", "Calls to slurmrestd.", ["cluster", "call"],
+    "tidegate_slurm_request_duration_seconds", "Requests to slurmrestd.", ["cluster", "call"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )  # fmt: skip
-SLURM_ERRORS = Counter("tidegate_slurm_errors_total", "Failed calls to slurmrestd.", ["cluster", "reason"])
+SLURM_ERRORS = Counter(
+    "tidegate_slurm_request_errors_total", "Failed requests to slurmrestd.", ["cluster", "call", "reason"]
+)
+OBSERVATION_SECONDS = Histogram(
+    "tidegate_slurm_observation_duration_seconds", "Looks at all of a Slurm, by `ok` or the reason why not.",
+    ["cluster", "result"], buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)  # fmt: skip
 
 _BEFORE = dict(zip((*LEND_STEPS, *RETURN_STEPS)[1:], (*LEND_STEPS, *RETURN_STEPS), strict=False))
 
@@ -77,6 +83,13 @@ def observe_loan(loan: NodeLoan, status: NodeLoanStatus) -> None:
         JOBS_CANCELLED.labels(pool).inc(status.ledger.cancelled_jobs)
         LOST_GPU_SECONDS.labels(pool).inc(status.ledger.lost_gpu_seconds)
         LENT_SECONDS.labels(pool).inc(status.ledger.lent_seconds)
+
+
+def observe_request(cluster: str, call: str, seconds: float, failure: str) -> None:
+    """Count one request to slurmrestd; `failure` is its reason, or empty."""
+    SLURM_SECONDS.labels(cluster, call).observe(seconds)
+    if failure:
+        SLURM_ERRORS.labels(cluster, call, failure).inc()
 
 
 def observe_claim(claim: CapacityClaim, status: CapacityClaimStatus) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from tidegate.api import SlurmCluster, SlurmClusterSpec
 from tidegate.cluster.client import KubeApi
@@ -124,16 +126,16 @@ class _Watcher:
                 await self.client.close()
 
     async def _look(self) -> None:
-        before = self.state
+        before, started = self.state, time.monotonic()
         try:
             client = await self._connected()
-            with metrics.SLURM_SECONDS.labels(self._name, "observe").time():
-                self.state = await client.observe()
+            self.state = await client.observe()
         except SlurmError as error:
-            metrics.SLURM_ERRORS.labels(self._name, error.reason).inc()
             self.state = replace(before, error=str(error), reason=error.reason)
             if isinstance(error, TokenRefused | MissingKey):
                 self._secret_read = None
+        result = self.state.reason if self.state.error else "ok"
+        metrics.OBSERVATION_SECONDS.labels(self._name, result).observe(time.monotonic() - started)
         if replace(before, observed=None) != replace(self.state, observed=None):
             if before.error != self.state.error:
                 log.warning("Slurm %s: %s", self._name, self.state.error or "answers again")
@@ -171,6 +173,12 @@ class _Watcher:
         if self.client is not None:
             await self.client.close()
         self.client = SlurmRestClient(
-            self._name, self.spec.endpoint, self.spec.user, self._token, data.get("ca.crt"), self._clock
+            self._name,
+            self.spec.endpoint,
+            self.spec.user,
+            self._token,
+            data.get("ca.crt"),
+            self._clock,
+            on_request=partial(metrics.observe_request, self._name),
         )
         self._secret_version = secret["metadata"]["resourceVersion"]

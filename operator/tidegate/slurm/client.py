@@ -15,7 +15,7 @@ from tidegate.slurm.api import REQUEUE, SIGNALS
 from tidegate.slurm.errors import Busy, NoCommonVersion, Rejected
 from tidegate.slurm.job_book import JobBook, statuses
 from tidegate.slurm.records import Answer, JobRecord, Jobs, JobStates, Killed, Nodes, Partitions, parse_node
-from tidegate.slurm.rest import LONG_LIST_SECONDS, TOTAL_SECONDS, PathUnknown, Rest
+from tidegate.slurm.rest import LONG_LIST_SECONDS, TOTAL_SECONDS, OnRequest, PathUnknown, Rest
 from tidegate.slurm.token import TokenSource
 
 VERSIONS = ("v0.0.45", "v0.0.44", "v0.0.43", "v0.0.42")
@@ -51,7 +51,8 @@ class SlurmRestClient:
 
     `name` is the SlurmCluster's and `user` whom the tokens are for, both for messages; `endpoint` such as
     `https://host:6820`; `ca_pem` are certificate authorities to trust instead of the system's; `random` gives numbers
-    from 0 to 1; `total_seconds` is the time-out of all requests but the list of all jobs.
+    from 0 to 1; `on_request` hears of each request as `Rest` says; `total_seconds` is the time-out of all requests but
+    the list of all jobs.
     """
 
     def __init__(
@@ -64,11 +65,12 @@ class SlurmRestClient:
         clock: Callable[[], datetime],
         *,
         random: Callable[[], float] = random_numbers.random,
+        on_request: OnRequest = lambda call, seconds, reason: None,
         total_seconds: float = TOTAL_SECONDS,
     ) -> None:
         self._name = name
         self._clock = clock
-        self._rest = Rest(name, endpoint, user, token_source, ca_pem, clock, random, total_seconds)
+        self._rest = Rest(name, endpoint, user, token_source, ca_pem, clock, random, on_request, total_seconds)
         self._common: _Common | None = None
         self._book = JobBook()
         self._has_rights = False

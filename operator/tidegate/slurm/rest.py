@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -31,6 +32,7 @@ _RIGHTS_PROBLEMS = {2002, 2010, 2080}
 _NO_CONTROLLER = {-1, 1, 1001, 1002, 1004, 1800, 1801, 1802, 1803, 1804, 5004}
 
 T = TypeVar("T", bound=Answer)
+OnRequest = Callable[[str, float, str], None]
 
 
 class PathUnknown(SlurmError):  # noqa: N818 - it is an answer, not an error
@@ -43,7 +45,8 @@ class PathUnknown(SlurmError):  # noqa: N818 - it is an answer, not an error
 class Rest:
     """One slurmrestd. `cluster` names it in messages; `ca_pem` replaces the system's certificate authorities.
 
-    `random` gives numbers from 0 to 1 for the jitter of retries.
+    `random` gives numbers from 0 to 1 for the jitter of retries. `on_request` hears of each request: method and kind of
+    object (such as `GET nodes`), seconds, and the reason of the failure, empty if there was none.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Rest:
         ca_pem: bytes | None,
         clock: Callable[[], datetime],
         random: Callable[[], float],
+        on_request: OnRequest,
         total_seconds: float = TOTAL_SECONDS,
     ) -> None:
         self._cluster = cluster
@@ -63,6 +67,7 @@ class Rest:
         self._tokens = tokens
         self._tls = _tls(cluster, ca_pem)
         self._random = random
+        self._on_request = on_request
         self._total_seconds = total_seconds
         self._circuit = Circuit(clock)
         self._session: aiohttp.ClientSession | None = None
@@ -103,14 +108,19 @@ class Rest:
         self, method: str, path: str, answer: type[T], query: Mapping[str, str] | None, body: Any, seconds: float | None
     ) -> T:
         self._circuit.enter()
+        started, reason = time.monotonic(), ""
         try:
             result = await self._send(method, path, answer, query, body, seconds or self._total_seconds)
         except (Unreachable, TokenRefused, _Unanswered) as error:
+            reason = error.reason
             self._circuit.failed(Unreachable(error.message) if isinstance(error, _Unanswered) else error)
             raise
-        except SlurmError:
+        except SlurmError as error:
+            reason = error.reason
             self._circuit.succeeded()
             raise
+        finally:
+            self._on_request(f"{method} {path.split('/')[3]}", time.monotonic() - started, reason)
         self._circuit.succeeded()
         return result
 
