@@ -69,7 +69,7 @@ def _show(console: Console, name: str, picture: Path, keep: bool) -> int:
     console.print(f"picture: {picture}", highlight=False)
     console.print(f"witness: {verdict}", style="bold green" if verdict.ok else "bold red", highlight=False)
     if keep:
-        console.print(f'look around: eval "$(python -m e2e.lab env --name {name})"', highlight=False)
+        console.print(f'look around: eval "$(.venv/bin/python -m e2e.lab env --name {name})"', highlight=False)
     return 0 if verdict.ok else 1
 
 

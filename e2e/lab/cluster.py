@@ -75,6 +75,10 @@ class Cluster:
         """Brings the images of an archive onto the workers."""
         self._kind("load", "image-archive", str(archive), "--name", self.name, "--nodes", ",".join(self.workers))
 
+    def load_image(self, tag: str) -> None:
+        """Brings one image of the engine onto those workers that do not have this very one."""
+        self._kind("load", "docker-image", tag, "--name", self.name, "--nodes", ",".join(self.workers))
+
     def kubectl(self, *args: str, input: str | None = None) -> str:
         return run([tool("kubectl"), *args], env={"KUBECONFIG": str(self.kubeconfig)}, input=input)
 

@@ -145,7 +145,7 @@ class Lab(SlurmSite):
         progress = Progress()
         if self._build_operator(progress):
             with progress.step("operator image onto the workers"):
-                self.cluster.load(self.images.archive("operator", [OPERATOR_IMAGE]))
+                self.cluster.load_image(OPERATOR_IMAGE)
 
     def tool(self, name: str) -> Path:
         """The path of kind, kubectl, helm or kwok, as the lab uses them."""
@@ -154,7 +154,13 @@ class Lab(SlurmSite):
     def environment(self) -> dict[str, str]:
         """What a shell needs so that the lab's tools talk to this lab."""
         folders = dict.fromkeys(str(family.folder) for family in HOST_TOOLS.values() if family.folder.exists())
-        return {"KUBECONFIG": str(self.kubeconfig), "PATH": ":".join(folders)} | self.engine.environment
+        slurm = {
+            "LAB_SLURM_ENDPOINT": self.rest_url,
+            "LAB_SLURM_CONTROLLER": self.slurmctld_address,
+            "LAB_SLURM_KEYS": str(self.keys_dir),
+            "LAB_SLURMD_IMAGE": self.slurmd_image,
+        }
+        return {"KUBECONFIG": str(self.kubeconfig), "PATH": ":".join(folders)} | slurm | self.engine.environment
 
     def status(self) -> dict[str, str]:
         """Each part with its state."""

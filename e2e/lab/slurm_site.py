@@ -48,6 +48,7 @@ class SlurmSite:
         self.directory = state_dir(name)
         self.shared_dir = self.directory / "shared"
         self.logs_dir = self.directory / "logs"
+        self.keys_dir = self.directory / "keys"
         self.engine = engine
         self.network = Network(engine, name)
         self.containers = Containers(engine, name, self.network)
@@ -142,11 +143,11 @@ class SlurmSite:
 
     @property
     def jwt_key(self) -> bytes:
-        return (self.directory / "keys" / "jwt_hs256.key").read_bytes()
+        return (self.keys_dir / "jwt_hs256.key").read_bytes()
 
     @property
     def slurm_key(self) -> bytes:
-        return (self.directory / "keys" / "slurm.key").read_bytes()
+        return (self.keys_dir / "slurm.key").read_bytes()
 
     def token(self, lifespan_seconds: int = 3600, user: str = "slurm") -> str:
         return slurm_token(self.jwt_key, user, lifespan_seconds)
@@ -234,13 +235,12 @@ class SlurmSite:
 
     def _prepare(self) -> None:
         """Directories, keys and network of a new one."""
-        keys = self.directory / "keys"
-        for folder in (keys, self.logs_dir, self.shared_dir):
+        for folder in (self.keys_dir, self.logs_dir, self.shared_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self.shared_dir.chmod(0o1777)
-        keys.chmod(0o700)
+        self.keys_dir.chmod(0o700)
         for name, size in (("slurm.key", 1024), ("jwt_hs256.key", 32)):
-            (keys / name).write_bytes(secrets.token_bytes(size))
+            (self.keys_dir / name).write_bytes(secrets.token_bytes(size))
         self.network.ensure()
 
     def _start_daemons(self) -> None:
