@@ -86,7 +86,8 @@ From the conditions of the loans of all these cycles.
 
 {steps_table(measured.steps)}
 
-{observation}"""
+{observation}
+"""
 
 
 def _honest_word(figures: list[Figure]) -> str:

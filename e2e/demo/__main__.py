@@ -94,15 +94,12 @@ def _helm(lab: Lab, command: list[str]) -> None:
 
 
 def _tidy(console: Console, name: str, take_down: bool) -> None:
-    """What the demo made goes; a lab that was up before stays up."""
-    try:
-        lab = Lab.attach(name)
-    except LabError:
-        return
+    """What the demo made goes, also a lab that is half made; one that was up before stays up."""
     if take_down:
         with console.status("taking the lab away"):
-            lab.down()
+            Lab.remove(name)
         return
+    lab = Lab.attach(name)
     with console.status("taking the demo's objects away"):
         try:
             Stage(lab).clear()
