@@ -94,6 +94,12 @@ def test_a_job_of_three_nodes_gets_none_while_only_two_are_to_be_had(third: list
     assert lent(*NODES[:2], *third, GANG) == []
 
 
+def test_a_job_of_three_nodes_waits_until_the_third_has_idled_long_enough() -> None:
+    seen = {"gpu-1": ago(900), "gpu-2": ago(900)}
+    assert lent(*NODES[:3], GANG, idle_since=seen | {"gpu-3": ago(59)}) == []
+    assert lent(*NODES[:3], GANG, idle_since=seen | {"gpu-3": ago(61)}) == ["gpu-1", "gpu-2", "gpu-3"]
+
+
 def test_the_floor_is_lent_without_demand() -> None:
     assert lent(*NODES, pool(lending={"floor": 2})) == ["gpu-1", "gpu-2"]
 

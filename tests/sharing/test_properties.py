@@ -38,6 +38,7 @@ from tidegate.sharing.decide import decide
 from tidegate.sharing.idleness import held_by, set_aside
 from tidegate.sharing.index import Index
 from tidegate.sharing.ladder import climb
+from tidegate.sharing.lending import obtainable
 from tidegate.sharing.snapshot import Snapshot
 
 
@@ -240,6 +241,15 @@ def test_one_more_free_node_never_makes_more_recalls_for_claims(world: Snapshot)
     # a claim for more nodes than the pool has gets none, so that one more may make it possible
     assume(all(claim.spec.nodes <= len(Index(world, NOW).nodes_of_pool["batch"]) for claim in world.claims))
     assert recalls(richer) <= recalls(world)
+
+
+@given(worlds())
+def test_returning_never_hopes_for_fewer_nodes_than_lending(world: Snapshot) -> None:
+    """Else what one gives to a job of several nodes the other takes back."""
+    index = Index(world, NOW)
+    for pool in world.pools:
+        if slurm := index.slurm_of(pool.metadata.name):
+            assert obtainable(pool, slurm, index, soon=False) <= obtainable(pool, slurm, index, soon=True)
 
 
 @given(worlds())

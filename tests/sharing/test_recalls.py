@@ -232,6 +232,7 @@ def test_nodes_wait_for_the_rest_of_a_job_that_needs_several() -> None:
     first = [*lent(1, **LONG), *lent(2, since=ago(10)), idle(1, 2, jobs=[three])]
     assert recalled(*first, lent_node("gpu-3"), loan("gpu-3", done=RECALLED)) == {}
     assert recalled(*first, node("gpu-3")) == {}
+    assert recalled(*first, node("gpu-3"), idle_since={"gpu-3": ago(1)}) == {}
     assert recalled(*first, node("gpu-3", unschedulable=True)) == {"gpu-1": "IdleInSlurm"}
 
 

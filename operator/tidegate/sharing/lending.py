@@ -44,21 +44,26 @@ def demand(pool: BatchPool, slurm: SlurmState, index: Index) -> int:
 
 
 def startable(pool: BatchPool, slurm: SlurmState, index: Index) -> int:
-    """How many of them let jobs start: a job of several nodes counts only if all of them are to be had."""
-    return wanted(pool, slurm, index, obtainable(pool, slurm, index))
+    """How many of them let jobs start: a job of several nodes counts only if all of them are to be had by now."""
+    return wanted(pool, slurm, index, obtainable(pool, slurm, index, soon=False))
 
 
-def obtainable(pool: BatchPool, slurm: SlurmState, index: Index) -> int:
-    """How many nodes the pool's terms let Slurm have beyond those lent and joining: the free ones, also those that must
-    idle a little longer, and those on their way back for nobody.
+def obtainable(pool: BatchPool, slurm: SlurmState, index: Index, *, soon: bool) -> int:
+    """How many nodes the pool's terms let Slurm have beyond those lent and joining: those that may be lent now, and
+    those on their way back for nobody. With `soon` free nodes count, too, that have not idled long enough yet.
 
-    Lending and returning both ask this. If lending hoped for more, or returning for less, the nodes of a job of several
-    nodes would come and go for ever, and never be there together.
+    Lending asks for those of now, returning for those of soon. If lending hoped for more than returning does, the nodes
+    of a job of several nodes would come and go for ever, and never be there together.
     """
     loans, terms = index.loans_of(pool.metadata.name), pool.spec.lending
     returning = {one.spec.node_name for one in loans if one.is_wanted_back and not index.is_promised(one)}
-    nodes = [n for n in index.nodes_of_pool[pool.metadata.name] if lasting_blocker(n, pool, index, slurm) is None]
-    most = sum(n.name in returning or held_by(n, pool, index) is None for n in nodes)
+
+    def comes(node: Node) -> bool:
+        if node.name in returning or (soon and held_by(node, pool, index) is None):
+            return lasting_blocker(node, pool, index, slurm) is None
+        return lend_blocker(node, pool, index, slurm) is None
+
+    most = sum(map(comes, index.nodes_of_pool[pool.metadata.name]))
     most = min(most, len(free_nodes(pool, index)) + len(returning) - terms.headroom.high)
     if terms.cap is not None:
         most = min(most, terms.cap - sum(not one.is_wanted_back for one in loans))

@@ -99,7 +99,7 @@ def _useless(pool: BatchPool, lent: list[NodeLoan], index: Index) -> list[NodeLo
     if not idle:
         return []
     # As if they were at home: those that would be lent again at once stay.
-    useful = wanted(pool, slurm, index, len(idle) + obtainable(pool, slurm, index), but_for=idle)
+    useful = wanted(pool, slurm, index, len(idle) + obtainable(pool, slurm, index, soon=True), but_for=idle)
     keep = max(useful, terms.floor - (len(lent) - len(idle)), 0)
     return sorted(idle, key=lambda loan: loan.metadata.name)[keep:]
 
