@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -247,5 +247,5 @@ class TwoOperators(RuleBasedStateMachine):
         )
 
 
-TwoOperators.TestCase.settings = settings(stateful_step_count=STEPS)
+TwoOperators.TestCase.settings = settings(stateful_step_count=STEPS, suppress_health_check=list(HealthCheck))
 TestTwoOperators = TwoOperators.TestCase
