@@ -216,6 +216,7 @@ def test_a_node_that_slurm_has_no_use_for_goes_home() -> None:
         [*lent(1, **LONG), slurm(slurm_node(last_busy=ago(900)), error="down", reason="Unreachable")],
         [*lent(1, **LONG), slurm(slurm_node("gpu-1", "IDLE", "DRAIN", reason="fan", last_busy=ago(900)))],
         [*lent(1, **LONG), slurm(slurm_node("gpu-1", "COMPLETING", last_busy=ago(900)))],
+        [lent_node("gpu-1", gpus=0), *lent(1, **LONG)[1:], idle(1)],
         [*lent(1, **LONG), slurm(slurm_node(), job(1, on="gpu-1", states=["COMPLETING"]))],
     ],
 )

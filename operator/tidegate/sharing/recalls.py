@@ -89,7 +89,7 @@ def _turn(loan: NodeLoan, reason: str, message: str, pool: BatchPool) -> RecallL
 def _useless(pool: BatchPool, lent: list[NodeLoan], index: Index) -> list[NodeLoan]:
     terms = pool.spec.lending
     slurm = index.slurm_of(pool.metadata.name)
-    if terms.policy == "Eager" or slurm is None:
+    if terms.policy == "Eager" or slurm is None or not index.nodes_of_pool[pool.metadata.name]:
         return []
     idle = [
         loan
