@@ -6,6 +6,7 @@ from tidegate.api.batch_pool import (
     BatchPoolSpec,
     BatchPoolStatus,
     Ladder,
+    Lending,
     NodeCounts,
     RecallClass,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "HolderReference",
     "Ladder",
     "Ledger",
+    "Lending",
     "LoanReturn",
     "Metadata",
     "Model",

@@ -16,4 +16,4 @@ def loans_in_window(node_name: str, pool: BatchPool, index: Index) -> int:
 
 def in_window(loan: NodeLoan, pool: BatchPool, index: Index) -> bool:
     """Whether the loan started within the pool's flap window."""
-    return created(loan) > index.now - timedelta(seconds=pool.spec.lending.flap_budget.window_seconds)
+    return created(loan) > index.now - timedelta(seconds=index.terms(pool).flap_budget.window_seconds)

@@ -47,36 +47,36 @@ def _explain_pool(name: str, index: Index) -> Explanation:
         ", ".join(f"{owner} {count}" for owner, count in sorted(owners.items())) or "it has no nodes",
         ready.last_transition_time if ready else None,
         reasoned(ready.reason, ready.message) if ready else NOT_SEEN,
-        _next_of_pool(pool, blocker, can_be_lent),
+        _next_of_pool(pool, blocker, can_be_lent, index),
         reasoned(blocker.reason, blocker.message) if blocker else "",
         given(
             ("demand", f"{pool.status.demand_nodes} nodes beyond those lent and joining"),
             ("useful now", f"{pool.status.startable_nodes} of them, with the nodes that may be lent"),
-            ("policy", pool.spec.lending.policy),
+            ("policy", index.terms(pool).policy),
             ("Ready", said(ready)),
             ("Exclusive", said(exclusive)),
-            ("next recall", _next_recall(pool, loans)),
+            ("next recall", _next_recall(pool, loans, index)),
             *((f"loan {loan.metadata.name}", next_step_of(loan)) for loan in returning[:MOST]),
             *((f"not lent: {node.subject}", node.blocked_by) for node in blocked[:MOST]),
         ),
     )
 
 
-def _next_of_pool(pool: BatchPool, blocker: Blocker | None, can_be_lent: list[str]) -> str:
+def _next_of_pool(pool: BatchPool, blocker: Blocker | None, can_be_lent: list[str], index: Index) -> str:
     if blocker and blocker.reason == "NoDemand":
         return f"a node is lent when a pending job of partition {pool.spec.partition} can use it"
     if blocker:
         return "no node is lent before that is over"
     if not can_be_lent:
         return "a node is lent when one is free to be lent"
-    return f"{listed(can_be_lent)} can be lent after {pool.spec.lending.idle_seconds} s without a GPU pod"
+    return f"{listed(can_be_lent)} can be lent after {index.terms(pool).idle_seconds} s without a GPU pod"
 
 
-def _next_recall(pool: BatchPool, loans: list[NodeLoan]) -> str:
+def _next_recall(pool: BatchPool, loans: list[NodeLoan], index: Index) -> str:
     staying = [loan for loan in loans if not loan.is_wanted_back]
     if not staying:
         return "no node is on loan"
-    terms, ends = pool.spec.lending, [f"a claim has a priority above {min(loan.spec.priority for loan in staying)}"]
+    terms, ends = index.terms(pool), [f"a claim has a priority above {min(loan.spec.priority for loan in staying)}"]
     if terms.headroom.low:
         ends.append(f"fewer than {terms.headroom.low} nodes are free for Kubernetes")
     if terms.policy == "DemandDriven":

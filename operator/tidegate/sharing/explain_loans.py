@@ -56,16 +56,17 @@ def on_loan(subject: str, loan: NodeLoan, index: Index) -> Explanation:
     else:
         since = loan.metadata.creation_timestamp
         because = f"pool {loan.spec.pool_name} lends it to Slurm"
-    next_step = _end_of_loan(loan, pool) if where == "lent" else next_step_of(loan)
+    next_step = _end_of_loan(loan, pool, index) if where == "lent" else next_step_of(loan)
     facts = _loan_facts(loan, index)
     return Explanation(subject, _OWNERS[where], since, because, next_step, _loan_trouble(loan, pool, index), facts)
 
 
-def _end_of_loan(loan: NodeLoan, pool: BatchPool | None) -> str:
+def _end_of_loan(loan: NodeLoan, pool: BatchPool | None, index: Index) -> str:
     claim = f"a claim of a priority above {loan.spec.priority} needs it"
-    if pool is None or pool.spec.lending.policy == "Eager":
+    terms = index.terms(pool) if pool else None
+    if terms is None or terms.policy == "Eager":
         return f"it returns when {claim}"
-    return f"it returns when {claim}, or when Slurm had no use for it for {pool.spec.lending.idle_return_seconds} s"
+    return f"it returns when {claim}, or when Slurm had no use for it for {terms.idle_return_seconds} s"
 
 
 def next_step_of(loan: NodeLoan) -> str:

@@ -103,13 +103,15 @@ def _lacks(node: Node, pool_name: str, wanted: dict[str, str]) -> str:
 
 
 def _at_home(node: Node, pool: BatchPool, blocker: Blocker | None, index: Index) -> Explanation:
-    idle = pool.spec.lending.idle_seconds
+    idle = index.terms(pool).idle_seconds
     since = index.snapshot.idle_since.get(node.name)
     if pods := index.foreign_gpu_pods(node.name, pool):
         because = f"GPU pods are on it: {listed(pod.key for pod in pods)}"
     else:
         because = f"no GPU pod is on it{f' since {utc(since)}' if since else ''}, and it is not lent"
-    next_step = _way_out(blocker, node, pool) if blocker else f"it is lent when no GPU pod was on it for {idle} s"
+    next_step = (
+        _way_out(blocker, node, pool, index) if blocker else f"it is lent when no GPU pod was on it for {idle} s"
+    )
     words = reasoned(blocker.reason, blocker.message) if blocker else ""
     return _node(node, "Kubernetes", because, next_step, words, index)
 
@@ -127,8 +129,8 @@ def _kept_in_slurm(node: Node, index: Index) -> Blocker | None:
     return None
 
 
-def _way_out(blocker: Blocker, node: Node, pool: BatchPool) -> str:
-    lending = pool.spec.lending
+def _way_out(blocker: Blocker, node: Node, pool: BatchPool, index: Index) -> str:
+    lending = index.terms(pool)
     match blocker.reason:
         case "NodeDeleting":
             return "it leaves the cluster"
@@ -164,7 +166,7 @@ def _node(node: Node, owner: str, because: str, next_step: str, blocked_by: str,
 def _node_facts(node: Node, pool: BatchPool | None, index: Index) -> Facts:
     if pool is None:
         return ()
-    budget = pool.spec.lending.flap_budget
+    budget = index.terms(pool).flap_budget
     resource, last = gpu_resource(node, pool), last_loan(node.name, index)
     others = [name for name, other in index.pools.items() if other != pool and not _labels_lacking(node, other)]
     recent = (

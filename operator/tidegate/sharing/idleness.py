@@ -129,10 +129,10 @@ def _protected(node: Node) -> Blocker | None:
 
 def _not_idle_long_enough(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
     since = index.snapshot.idle_since.get(node.name, index.now)
-    if index.now - since >= timedelta(seconds=pool.spec.lending.idle_seconds):
+    if index.now - since >= timedelta(seconds=index.terms(pool).idle_seconds):
         return None
     return Blocker(
-        "RecentlyUsed", f"node {node.name} counts as idle after {pool.spec.lending.idle_seconds} s without GPU pods"
+        "RecentlyUsed", f"node {node.name} counts as idle after {index.terms(pool).idle_seconds} s without GPU pods"
     )
 
 
@@ -173,7 +173,7 @@ def _taken_in_slurm(node: Node, slurm: SlurmState) -> Blocker | None:
 
 
 def _flapping(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
-    budget = pool.spec.lending.flap_budget
+    budget = index.terms(pool).flap_budget
     recent = loans_in_window(node.name, pool, index)
     if recent < budget.loans:
         return None

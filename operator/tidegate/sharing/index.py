@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from tidegate.api import BatchPool, CapacityClaim, NodeLoan
+from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan
 from tidegate.api.names import DRAIN_REASON_PREFIX, slurm_node_name
 from tidegate.sharing.snapshot import Node, Pod, SlurmNode, SlurmState, Snapshot
 
@@ -62,6 +62,10 @@ class Index:
         """By name, the oldest first."""
         ordered = sorted(self.snapshot.pools, key=lambda p: (created(p), p.metadata.name))
         return {p.metadata.name: p for p in ordered}
+
+    def terms(self, pool: BatchPool) -> Lending:
+        """The lending terms in force. All decisions read them here."""
+        return pool.spec.lending
 
     @cached_property
     def pool_of_node(self) -> dict[str, str]:

@@ -83,7 +83,7 @@ def _vacate(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step |
 def _join(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | None:
     if loan.status.is_true("Joined"):
         return None
-    limit = pool.spec.lending.join_seconds
+    limit = index.terms(pool).join_seconds
     due = deadline_after(loan, loan.status, index, "Vacated", limit)
     pods = index.slurmd_pods.get(loan.metadata.name, [])
     if refused := next((p for p in pods if p.phase == "Failed"), None):

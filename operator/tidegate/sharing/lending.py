@@ -55,7 +55,7 @@ def obtainable(pool: BatchPool, slurm: SlurmState, index: Index, *, soon: bool) 
     Lending asks for those of now, returning for those of soon. If lending hoped for more than returning does, the nodes
     of a job of several nodes would come and go for ever, and never be there together.
     """
-    loans, terms = index.loans_of(pool.metadata.name), pool.spec.lending
+    loans, terms = index.loans_of(pool.metadata.name), index.terms(pool)
     returning = {one.spec.node_name for one in loans if one.is_wanted_back and not index.is_promised(one)}
 
     def comes(node: Node) -> bool:
@@ -96,7 +96,7 @@ def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
         return []
     free = [n for n in free_nodes(pool, index) if n.name not in taken]
     lendable = [n for n in free if lend_blocker(n, pool, index, slurm) is None]
-    useful = 0 if pool.spec.lending.policy == "Eager" else startable(pool, slurm, index)
+    useful = 0 if index.terms(pool).policy == "Eager" else startable(pool, slurm, index)
     count = min(len(lendable), *(nodes for nodes, _ in allowed(pool, index, len(free), useful, useful)))
     longest_idle = sorted(lendable, key=lambda n: (index.snapshot.idle_since.get(n.name, index.now), n.name))
     return [_new_loan(node, pool, index) for node in longest_idle[: max(count, 0)]]
@@ -118,7 +118,7 @@ def allowed(
     pool: BatchPool, index: Index, free: int, demand_nodes: int, startable_nodes: int
 ) -> list[tuple[int, Blocker]]:
     """How many more nodes each term of the pool allows to lend with `free` nodes, and what to say if that is none."""
-    name, terms = pool.metadata.name, pool.spec.lending
+    name, terms = pool.metadata.name, index.terms(pool)
     loans = [loan for loan in index.loans_of(name) if not loan.is_wanted_back]
     joining = sum(not loan.status.is_true("Lent") for loan in loans)
     limits = []

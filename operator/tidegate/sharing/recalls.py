@@ -64,13 +64,13 @@ def _back_for(claim: CapacityClaim, loan: NodeLoan, index: Index) -> LoanReturn:
 def recall_by_terms(pool: BatchPool, index: Index) -> list[Command]:
     """Recalls because the cap was lowered, Kubernetes has too few free nodes, or Slurm has no use for a node."""
     lent = [loan for loan in index.loans_of(pool.metadata.name) if not loan.is_wanted_back]
-    terms = pool.spec.lending
+    terms = index.terms(pool)
     over_cap = max(len(lent) - terms.cap, 0) if terms.cap is not None else 0
     coming_back = len(index.loans_of(pool.metadata.name)) - len(lent)
     short = max(terms.headroom.low - len(free_nodes(pool, index)) - coming_back, 0)
     must = max(over_cap, short)
     if must:
-        word = ("CapLowered", f"the cap is {terms.cap}") if over_cap >= short else _headroom_words(pool)
+        word = ("CapLowered", f"the cap is {terms.cap}") if over_cap >= short else _headroom_words(pool, index)
         return [_turn(loan, *word, pool) for loan in cheapest(lent, must, pool.spec.recall.automatic_class, index)]
     return [
         _turn(loan, "IdleInSlurm", f"Slurm had no use for it for {terms.idle_return_seconds} s", pool)
@@ -78,8 +78,8 @@ def recall_by_terms(pool: BatchPool, index: Index) -> list[Command]:
     ]
 
 
-def _headroom_words(pool: BatchPool) -> tuple[str, str]:
-    return "HeadroomLow", f"fewer than {pool.spec.lending.headroom.low} free nodes are left for Kubernetes"
+def _headroom_words(pool: BatchPool, index: Index) -> tuple[str, str]:
+    return "HeadroomLow", f"fewer than {index.terms(pool).headroom.low} free nodes are left for Kubernetes"
 
 
 def _turn(loan: NodeLoan, reason: str, message: str, pool: BatchPool) -> RecallLoan:
@@ -87,7 +87,7 @@ def _turn(loan: NodeLoan, reason: str, message: str, pool: BatchPool) -> RecallL
 
 
 def _useless(pool: BatchPool, lent: list[NodeLoan], index: Index) -> list[NodeLoan]:
-    terms = pool.spec.lending
+    terms = index.terms(pool)
     slurm = index.slurm_of(pool.metadata.name)
     if terms.policy == "Eager" or slurm is None or not index.nodes_of_pool[pool.metadata.name]:
         return []
