@@ -14,7 +14,7 @@ class Shape(NamedTuple):
 
 
 SHAPES = (
-    Shape("plain", (), {"gpus": 0, "node_count": 1, "cpus": 1, "requeueable": True}),
+    Shape("plain", (), {"gpus": 0, "node_count": 1, "cpus": 1, "requeueable": True, "qos": "normal", "restarts": 0}),
     Shape("gres", ("--gres=gpu:2",), {"gpus": 2, "node_count": 1}),
     Shape("gres-on-nodes", ("--gres=gpu:1", "-N2"), {"gpus": 2, "node_count": 2, "cpus": 2}),
     Shape("gpus", ("--gpus=4",), {"gpus": 4}),  # on how many nodes is up to those that Slurm knows
@@ -25,7 +25,7 @@ SHAPES = (
         ("--gpus-per-task=1", "-N2", "--ntasks-per-node=2"),
         {"gpus": 4, "node_count": 2, "cpus": 4},
     ),
-    Shape("tasks", ("-n2",), {"gpus": 0, "node_count": 1, "cpus": 2}),
+    Shape("tasks", ("-n2",), {"gpus": 0, "node_count": 1, "cpus": 2, "time_limit_seconds": None}),
     Shape("tasks-over-nodes", ("-n4", "-c1"), {"cpus": 4}),
     Shape("cpus-per-task", ("-n2", "-c2", "-N2"), {"node_count": 2, "cpus": 4}),
     Shape("mem", ("--mem=500", "-N2"), {"node_count": 2, "memory_mib_per_node": 500}),
@@ -41,7 +41,7 @@ SHAPES = (
     Shape("array", ("--array=1-9%2", "--gres=gpu:1"), {"array_tasks": 9, "gpus": 1, "node_count": 1}),
     Shape("sparse-array", ("--array=" + ",".join(map(str, range(1, 200, 3))),), {"array_tasks": 67}),
     Shape("held", ("--hold",), {"reason": "JobHeldUser"}),
-    Shape("limited", ("--time=10",), {"start_time": None, "end_time": None}),
+    Shape("limited", ("--time=10",), {"start_time": None, "end_time": None, "time_limit_seconds": 600}),
 )
 """All of them wait on nodes that are drained."""
 

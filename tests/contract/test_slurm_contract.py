@@ -99,6 +99,7 @@ async def test_a_running_job_is_on_its_nodes_and_they_are_busy(site: Site) -> No
     assert (record.gpus, record.node_count, record.user) == (4, 2, state.jobs[job].user)
     assert record.comment == "tidegate:signal=USR1"
     assert record.requeueable
+    assert (record.qos, record.restarts, record.time_limit_seconds) == ("normal", 0, None)
     assert record.start_time is not None
     assert all(state.nodes[name].is_busy and state.nodes[name].gpus_used == 2 for name in record.nodes)
 
@@ -177,6 +178,7 @@ async def test_down_requeues_what_may_be_requeued_and_keeps_the_drain(site: Site
         await site.api.down(name, OURS)
     state = await site.until("both are off", lambda seen: _waits(seen, polite) and stubborn not in seen.jobs)
     assert site.end_state(stubborn) == "NODE_FAIL"
+    assert state.jobs[polite].restarts == 1
     assert all("DRAIN" in state.nodes[name].states for name in ("node0", "node1"))
     assert all(state.nodes[name].reason == OURS for name in ("node0", "node1"))
 
@@ -252,6 +254,7 @@ async def test_a_requeued_job_waits_again(site: Site) -> None:
     await site.api.requeue_job(job)
     state = await site.until("the job waits", lambda seen: _waits(seen, job))
     assert state.jobs[job].requeueable
+    assert state.jobs[job].restarts == 1
     await site.api.requeue_job(job)
     state = await site.until("the nodes are empty", lambda seen: not any(n.is_busy for n in seen.nodes.values()))
     assert _waits(state, job)

@@ -57,6 +57,8 @@ class Job:
     on_signal: OnSignal
     eligible: datetime
     array_tasks: int = 1
+    qos: str = "normal"
+    restarts: int = 0
     state: str = "PENDING"
     """PENDING, RUNNING, or how it ended: COMPLETED, TIMEOUT, CANCELLED, NODE_FAIL."""
     nodes: tuple[str, ...] = ()
@@ -186,6 +188,7 @@ class FakeSlurm:
         priority: int = 0,
         on_signal: OnSignal = "ignores",
         array_tasks: int = 1,
+        qos: str = "normal",
     ) -> int:
         """A user submits a batch job, or an array of `array_tasks`; a `tick` may start it. Returns its id."""
         job = Job(
@@ -206,6 +209,7 @@ class FakeSlurm:
             on_signal,
             self._clock(),
             array_tasks,
+            qos,
         )
         self.jobs[job.job_id] = job
         self.history[job.job_id] = []
@@ -390,6 +394,7 @@ class FakeSlurm:
         job.state = end_state
         if end_state == "REQUEUED":
             job.state = "PENDING"
+            job.restarts += 1
             job.eligible = self._clock() + timedelta(seconds=self.requeue_delay_seconds)
 
     def _room_for(self, job: Job) -> tuple[str, ...]:
@@ -461,6 +466,9 @@ class FakeSlurm:
             requeueable=job.requeueable,
             comment=job.comment,
             priority=job.priority,
+            qos=job.qos,
+            restarts=job.restarts,
+            time_limit_seconds=int(job.time_limit_seconds) if job.time_limit_seconds else None,
             start_time=job.start,
             end_time=end,
         )

@@ -367,7 +367,7 @@ def job(
     nodes = (on,) if isinstance(on, str) else tuple(on)
     return SlurmJob(
         job_id=job_id,
-        user="ada",
+        user=more.pop("user", "ada"),
         states=frozenset(states or (("RUNNING",) if nodes else ("PENDING",))),
         partitions=more.pop("partitions", ("lent",)),
         nodes=nodes,

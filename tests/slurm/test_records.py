@@ -62,6 +62,7 @@ def test_a_running_job_has_its_nodes_and_gpus(release: str) -> None:
     assert job.start_time is not None
     assert job.end_time is not None
     assert (job.end_time - job.start_time).total_seconds() == 60 * 60
+    assert (job.time_limit_seconds, job.qos, job.restarts) == (60 * 60, "normal", 0)
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -72,6 +73,7 @@ def test_running_tasks_of_an_array_are_jobs_of_their_own(release: str) -> None:
     (waiting,) = [job for job in jobs if job.is_pending]
     assert len(running) == 2
     assert all(job.gpus == 1 and job.array_tasks == 1 and job.end_time is None for job in running)
+    assert all(job.time_limit_seconds is None for job in running)
     assert waiting.array_tasks == 2
 
 

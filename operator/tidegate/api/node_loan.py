@@ -95,6 +95,7 @@ class TouchedJob(Model):
     )
     time: Time = Field(description="When that was done.")
     requeueable: bool = Field(description="Whether Slurm may requeue it.")
+    user: str = Field(default="", description="Whose job it is.", max_length=253)
     gpus: int = Field(default=0, description="GPUs of the whole job.", ge=0)
     start_time: Time | None = Field(default=None, description="When this run of the job had started.")
 

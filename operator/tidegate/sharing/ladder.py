@@ -153,6 +153,7 @@ def _record(job: SlurmJob, action: str, now: datetime) -> TouchedJob:
             "action": action,
             "time": now,
             "requeueable": job.requeueable,
+            "user": job.user[:253],
             "gpus": job.gpus,
             "start_time": job.start_time,
         }

@@ -184,6 +184,11 @@ class SlurmJob:
     """A batch job whose owner lets it be requeued."""
     comment: str = ""
     priority: int = 0
+    qos: str = ""
+    restarts: int = 0
+    """How often it was requeued, by whomever."""
+    time_limit_seconds: int | None = None
+    """How long a run may take; None without a limit."""
     start_time: datetime | None = None
     end_time: datetime | None = None
     """When its time limit ends."""

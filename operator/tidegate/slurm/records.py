@@ -140,6 +140,8 @@ class JobRecord(msgspec.Struct):
     requeue: bool = False
     comment: str | None = ""
     priority: Number = UNSET
+    qos: str | None = ""
+    restart_cnt: int = 0
     start_time: Number = UNSET
     end_time: Number = UNSET
     time_limit: Number = UNSET
@@ -243,8 +245,11 @@ def parse_job(record: JobRecord, tasks: int = 1) -> SlurmJob:
         requeueable=record.batch_flag and record.requeue,
         comment=record.comment or "",
         priority=record.priority.value or 0,
+        qos=record.qos or "",
+        restarts=record.restart_cnt,
+        time_limit_seconds=_time_limit_seconds(record),
         start_time=None if pending else _moment(record.start_time),
-        end_time=_moment(record.end_time) if not pending and _is_limited(record) else None,
+        end_time=_moment(record.end_time) if not pending and _time_limit_seconds(record) is not None else None,
     )
 
 
@@ -293,10 +298,10 @@ def _memory_mib_per_node(record: JobRecord) -> int:
     return record.memory_per_node.value or 0
 
 
-def _is_limited(record: JobRecord) -> bool:
-    """Whether the job has a time limit of its own: Slurm says a year for a running one that has none."""
+def _time_limit_seconds(record: JobRecord) -> int | None:
+    """The job's own time limit, if it has one: Slurm says a year for a running one that has none."""
     minutes = record.time_limit.value
-    return minutes is not None and minutes < MINUTES_OF_NO_LIMIT
+    return minutes * 60 if minutes is not None and minutes < MINUTES_OF_NO_LIMIT else None
 
 
 def _moment(number: Number) -> datetime | None:
