@@ -62,7 +62,7 @@ async def test_a_quiet_cluster_is_seen_without_the_full_list() -> None:
         await _first(server, slurm, jobs, [_node("a", "MIXED", alloc_cpus=1)])
         state = await slurm.observe()
         assert set(state.jobs) == {1, 2}
-        assert state.jobs_on("a")
+        assert state.jobs[1].nodes == ("a",)
         assert (server.count("/jobs/"), server.count("/jobs/state/"), len(server.asked)) == (0, 1, 3)
 
 
@@ -87,8 +87,7 @@ async def test_a_job_that_moved_between_two_observations_is_found_on_its_new_nod
         server.on("/job/1", body(jobs=[_job(1, "RUNNING", nodes="b")]))
         server.on("/nodes/", body(nodes=[_node("a", "IDLE"), _node("b", "MIXED", alloc_cpus=1)]))
         state = await slurm.observe()
-        assert state.jobs_on("a") == ()
-        assert [job.job_id for job in state.jobs_on("b")] == [1]
+        assert {job.job_id: job.nodes for job in state.jobs.values()} == {1: ("b",)}
 
 
 async def test_a_job_that_vanishes_while_it_is_read_is_gone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from tidegate.api import BatchPool, CapacityClaim, CapacityClaimSpec, CapacityClaimStatus, HolderReference, NodeLoan
@@ -40,34 +40,22 @@ def is_automatic(claim: CapacityClaim) -> bool:
     return CLAIM_LABEL in claim.metadata.labels
 
 
-def pods_of(claim: CapacityClaim, index: Index) -> list[Pod]:
+def pods_of(claim: CapacityClaim, index: Index) -> Sequence[Pod]:
     """The pods that the claim's nodes are for, bound or not."""
-    holder = claim.spec.holder_ref
-    return [
-        pod
-        for pod in index.snapshot.pods
-        if pod.namespace == claim.metadata.namespace
-        and not pod.deleting
-        and (pod.owner.uid == holder.uid if holder else pod.labels.get(CLAIM_LABEL) == claim.metadata.name)
-    ]
+    namespace, holder = claim.metadata.namespace or "", claim.spec.holder_ref
+    if holder:
+        return index.pods_by_owner.get((namespace, holder.uid), ())
+    return index.pods_by_claim_label.get((namespace, claim.metadata.name), ())
 
 
-def held_nodes(claim: CapacityClaim, index: Index) -> list[Node]:
+def held_nodes(claim: CapacityClaim, index: Index) -> Sequence[Node]:
     """Nodes whose fence names the claim, by name."""
-    fence = claim_fence(claim.metadata.uid)
-    return [node for _, node in sorted(index.snapshot.nodes.items()) if node.fence == fence]
+    return index.nodes_by_fence.get(claim_fence(claim.metadata.uid), ())
 
 
-def coming_loans(claim: CapacityClaim, index: Index) -> list[NodeLoan]:
+def coming_loans(claim: CapacityClaim, index: Index) -> Sequence[NodeLoan]:
     """Loans that are on their way back for the claim, by node name."""
-    return [
-        loan
-        for _, loan in sorted(index.active_loans.items())
-        if loan.is_wanted_back
-        and loan.spec.back
-        and loan.spec.back.claim
-        and loan.spec.back.claim.uid == claim.metadata.uid
-    ]
+    return index.coming_by_claim.get(claim.metadata.uid, ())
 
 
 def nodes_lacking(claim: CapacityClaim, pool: BatchPool, index: Index) -> int:
@@ -91,7 +79,7 @@ def _waiting(claim: CapacityClaim, pool: BatchPool, index: Index) -> list[Pod]:
     return [p for p in pods_of(claim, index) if not p.node and not p.gated and wants_gpu(p, pool)]
 
 
-def _needed_now(pods: list[Pod], held: list[Node], pool: BatchPool, index: Index) -> int:
+def _needed_now(pods: list[Pod], held: Sequence[Node], pool: BatchPool, index: Index) -> int:
     lent = [n for n in index.nodes_of_pool[pool.metadata.name] if n.name in index.active_loans]
     return extra_nodes_needed(pods, held, lent, pool, index)
 
@@ -217,7 +205,7 @@ def write_status(claim: CapacityClaim, recallable: int, index: Index) -> list[Co
 
 
 def _satisfaction(
-    claim: CapacityClaim, pool: BatchPool | None, held: list[Node], recallable: int, index: Index
+    claim: CapacityClaim, pool: BatchPool | None, held: Sequence[Node], recallable: int, index: Index
 ) -> tuple[bool, str, str]:
     if pool is None:
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 from tidegate.api import BatchPool, NodeLoan
@@ -72,7 +73,7 @@ def _next_of_pool(pool: BatchPool, blocker: Blocker | None, can_be_lent: list[st
     return f"{listed(can_be_lent)} can be lent after {index.terms(pool).idle_seconds} s without a GPU pod"
 
 
-def _next_recall(pool: BatchPool, loans: list[NodeLoan], index: Index) -> str:
+def _next_recall(pool: BatchPool, loans: Sequence[NodeLoan], index: Index) -> str:
     staying = [loan for loan in loans if not loan.is_wanted_back]
     if not staying:
         return "no node is on loan"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
 from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan
-from tidegate.api.names import DRAIN_REASON_PREFIX, slurm_node_name
-from tidegate.sharing.snapshot import Node, Pod, SlurmNode, SlurmState, Snapshot
+from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, slurm_node_name
+from tidegate.sharing.snapshot import Node, Pod, SlurmJob, SlurmNode, SlurmState, Snapshot
 
 STALE_SECONDS = 20
 """An observation of Slurm older than this (plus the poll period) proves nothing any more."""
@@ -29,7 +30,11 @@ def extra_of(loan_name: str) -> str:
 
 @dataclass(frozen=True)
 class Index:
-    """One Snapshot and the moment of the decision, with the look-ups that decisions share."""
+    """One Snapshot and the moment of the decision, with the look-ups that decisions share.
+
+    What is asked for each claim, loan or node is looked up here, so that no decision goes through the whole world for
+    each of them.
+    """
 
     snapshot: Snapshot
     now: datetime
@@ -40,6 +45,24 @@ class Index:
         for pod in self.snapshot.pods:
             if pod.node:
                 found[pod.node].append(pod)
+        return found
+
+    @cached_property
+    def pods_by_owner(self) -> dict[tuple[str, str], list[Pod]]:
+        """By namespace and UID of the controller (or of the bare pod itself), without those that are being deleted."""
+        found: dict[tuple[str, str], list[Pod]] = defaultdict(list)
+        for pod in self.snapshot.pods:
+            if not pod.deleting:
+                found[pod.namespace, pod.owner.uid].append(pod)
+        return found
+
+    @cached_property
+    def pods_by_claim_label(self) -> dict[tuple[str, str], list[Pod]]:
+        """By namespace and the name of the explicit claim that they carry, without those that are being deleted."""
+        found: dict[tuple[str, str], list[Pod]] = defaultdict(list)
+        for pod in self.snapshot.pods:
+            if not pod.deleting and (name := pod.labels.get(CLAIM_LABEL)) is not None:
+                found[pod.namespace, name].append(pod)
         return found
 
     @cached_property
@@ -88,6 +111,15 @@ class Index:
         return found
 
     @cached_property
+    def nodes_by_fence(self) -> dict[str, list[Node]]:
+        """By the loan or claim that our taint names, by node name."""
+        found: dict[str, list[Node]] = defaultdict(list)
+        for _, node in sorted(self.snapshot.nodes.items()):
+            if node.fence is not None:
+                found[node.fence].append(node)
+        return found
+
+    @cached_property
     def nodes_by_slurm_name(self) -> dict[tuple[str, str], list[str]]:
         """Names of the nodes of all pools by SlurmCluster and what they are called there."""
         found: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -124,9 +156,25 @@ class Index:
                 found[loan.spec.node_name] = loan
         return found
 
-    def loans_of(self, pool_name: str) -> list[NodeLoan]:
+    @cached_property
+    def _loans_by_pool(self) -> dict[str, list[NodeLoan]]:
+        found: dict[str, list[NodeLoan]] = defaultdict(list)
+        for _, loan in sorted(self.active_loans.items()):
+            found[loan.spec.pool_name].append(loan)
+        return found
+
+    def loans_of(self, pool_name: str) -> Sequence[NodeLoan]:
         """Active loans of the pool, by node name."""
-        return [loan for _, loan in sorted(self.active_loans.items()) if loan.spec.pool_name == pool_name]
+        return self._loans_by_pool.get(pool_name, ())
+
+    @cached_property
+    def coming_by_claim(self) -> dict[str, list[NodeLoan]]:
+        """Active loans that are on their way back for a claim, by its UID and by node name."""
+        found: dict[str, list[NodeLoan]] = defaultdict(list)
+        for _, loan in sorted(self.active_loans.items()):
+            if loan.is_wanted_back and loan.spec.back and loan.spec.back.claim:
+                found[loan.spec.back.claim.uid].append(loan)
+        return found
 
     @cached_property
     def live_claims(self) -> dict[str, CapacityClaim]:
@@ -158,6 +206,23 @@ class Index:
             return None
         limit = timedelta(seconds=STALE_SECONDS + cluster.spec.poll_seconds)
         return state if self.now - state.observed <= limit else None
+
+    @cached_property
+    def _jobs_by_node(self) -> dict[tuple[str, str], list[SlurmJob]]:
+        found: dict[tuple[str, str], list[SlurmJob]] = defaultdict(list)
+        for cluster, state in self.snapshot.slurm.items():
+            for _, job in sorted(state.jobs.items()):
+                if job.holds_nodes:
+                    for name in job.nodes:
+                        found[cluster, name].append(job)
+        return found
+
+    def jobs_on(self, loan: NodeLoan) -> Sequence[SlurmJob]:
+        """Jobs that run or are being cleaned up on the loan's node, by id; none while Slurm cannot be seen."""
+        if self.slurm_of(loan.spec.pool_name) is None:
+            return ()
+        cluster = self.pools[loan.spec.pool_name].spec.slurm_cluster_name
+        return self._jobs_by_node.get((cluster, loan.spec.slurm_node_name), ())
 
     def record_of(self, loan: NodeLoan, slurm: SlurmState) -> SlurmNode | None:
         """The Slurm record that this very loan registered."""

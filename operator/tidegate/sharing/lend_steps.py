@@ -148,7 +148,7 @@ def _stay(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | N
         return turned_back(
             loan, "SlurmNodeLost", f"Slurm knows no node {loan.spec.slurm_node_name} of this loan any more", pool
         )
-    if record.states & TERMINAL_SLURM_STATES and not slurm.jobs_on(record.name) and not record.is_busy:
+    if record.states & TERMINAL_SLURM_STATES and not index.jobs_on(loan) and not record.is_busy:
         words = f"Slurm node {record.name} is {'+'.join(sorted(record.states))}: {record.reason or 'no reason given'}"
         return turned_back(loan, "SlurmNodeUnhealthy", words, pool)
     drained = is_drained_by_others(record)

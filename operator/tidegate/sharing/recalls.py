@@ -108,7 +108,7 @@ def _idle_since(loan: NodeLoan, index: Index) -> datetime | None:
     slurm = index.slurm_of(loan.spec.pool_name)
     record = index.record_of(loan, slurm) if slurm else None
     lent_at = loan.status.since("Lent") if loan.status.is_true("Lent") else None
-    if slurm is None or record is None or lent_at is None or record.is_busy or slurm.jobs_on(record.name):
+    if slurm is None or record is None or lent_at is None or record.is_busy or index.jobs_on(loan):
         return None
     if "DRAIN" in record.states:
         return None

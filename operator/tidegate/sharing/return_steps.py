@@ -81,7 +81,7 @@ def _drain(loan: NodeLoan, back: LoanReturn, step: Step, index: Index) -> bool:
         )
         step.after.append(DrainSlurmNode(cluster, loan, _drain_reason(back)))
         return False
-    jobs = slurm.jobs_on(record.name)
+    jobs = index.jobs_on(loan)
     if not jobs and not record.is_busy:
         step.status = said(loan, step.status, index.now, "Drained", True, "Empty", "Slurm runs nothing on it")
         step.status = step.status.model_copy(update={"ledger": _ledger(loan, step.status, index.now)})
@@ -101,7 +101,7 @@ def _climb(
 ) -> None:
     cluster = pool.spec.slurm_cluster_name
     rungs = climb(
-        jobs=slurm.jobs_on(record.name),
+        jobs=tuple(index.jobs_on(loan)),
         touched=step.status.jobs,
         start=step.status.since("Recalled") or index.now,
         now=index.now,

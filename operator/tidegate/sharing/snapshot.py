@@ -221,10 +221,6 @@ class SlurmState:
     nodes: Mapping[str, SlurmNode] = field(default_factory=dict)
     jobs: Mapping[int, SlurmJob] = field(default_factory=dict)
 
-    def jobs_on(self, node: str) -> tuple[SlurmJob, ...]:
-        """Jobs that run or are being cleaned up on the node, by id."""
-        return tuple(j for _, j in sorted(self.jobs.items()) if j.holds_nodes and node in j.nodes)
-
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

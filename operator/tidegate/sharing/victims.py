@@ -8,7 +8,7 @@ from datetime import datetime
 from tidegate.api import BatchPool, NodeLoan, RecallClass
 from tidegate.sharing.index import Index
 from tidegate.sharing.ladder import declared_signal
-from tidegate.sharing.snapshot import SlurmJob, SlurmState
+from tidegate.sharing.snapshot import SlurmJob
 
 _NOTHING_LOST, _WORK_LOST, _JOB_LOST = range(3)
 
@@ -27,13 +27,13 @@ def cheapest(loans: Iterable[NodeLoan], count: int, recall_class: RecallClass, i
         best = min(left, key=lambda loan: (*_cost(loan, ended, recall_class, index), loan.metadata.name))
         left.remove(best)
         chosen.append(best)
-        ended |= {job.job_id for job in _jobs(best, index)}
+        ended |= {job.job_id for job in index.jobs_on(best)}
     return chosen
 
 
 def _cost(loan: NodeLoan, ended: set[int], recall_class: RecallClass, index: Index) -> tuple[int, float, bool]:
     pool = index.pools[loan.spec.pool_name]
-    jobs = [job for job in _jobs(loan, index) if job.job_id not in ended]
+    jobs = [job for job in index.jobs_on(loan) if job.job_id not in ended]
     tier = _NOTHING_LOST if not jobs else _WORK_LOST if all(j.requeueable for j in jobs) else _JOB_LOST
     lost = sum(lost_gpu_seconds(job, pool, recall_class, index.now) for job in jobs)
     return tier, lost, loan.status.is_true("Lent")
@@ -48,8 +48,3 @@ def lost_gpu_seconds(job: SlurmJob, pool: BatchPool, recall_class: RecallClass, 
         ladder = getattr(pool.spec.recall, recall_class)
         seconds = min(seconds, ladder.checkpoint_seconds)
     return seconds * max(job.gpus, 1)
-
-
-def _jobs(loan: NodeLoan, index: Index) -> tuple[SlurmJob, ...]:
-    slurm: SlurmState | None = index.slurm_of(loan.spec.pool_name)
-    return slurm.jobs_on(loan.spec.slurm_node_name) if slurm else ()
