@@ -205,6 +205,47 @@ def return_all(
     _run(run(_outside(context)))
 
 
+@app.command()
+def gate(
+    server_port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="PORT", help="Where the model server listens in this pod.")
+    ],
+    drain_token: Annotated[
+        str,
+        typer.Option(envvar="TIDEGATE_DRAIN_TOKEN", metavar="TEXT", help="Who asks for /drain has to know it."),
+    ],
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="Where requests come in.")] = 8080,
+    control_port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="PORT", help="Serves /readyz, /drain and /metrics.")
+    ] = 8081,
+    path: Annotated[str, typer.Option(metavar="PATH", help="Where one token is asked for.")] = "/v1/completions",
+    model: Annotated[str, typer.Option(metavar="NAME", help="Of which model. Without it: the first one listed.")] = "",
+    interval_seconds: Annotated[
+        int, typer.Option(min=1, metavar="SECONDS", help="A proof that tokens come is good for this long.")
+    ] = 10,
+    timeout_seconds: Annotated[int, typer.Option(min=1, metavar="SECONDS", help="How long a token may take.")] = 30,
+    drain_seconds: Annotated[
+        int, typer.Option(min=1, metavar="SECONDS", help="How long /drain waits for requests in flight.")
+    ] = 120,
+) -> None:
+    """Stand before a model server: pass requests on, prove that tokens come, end without cutting one off.
+
+    InferenceServices run it as a sidecar.
+    """
+
+    async def run() -> None:
+        from tidegate.cli.operator import log_lines, until_told
+        from tidegate.gate import server
+        from tidegate.gate.readiness import Question
+
+        log_lines(Level.info.value)
+        question = Question(path, model, interval_seconds, timeout_seconds)
+        url = f"http://127.0.0.1:{server_port}"
+        await until_told(server.run(server.Settings(url, drain_token, drain_seconds, port, control_port, question)))
+
+    _run(run())
+
+
 def _outside(context: typer.Context) -> Outside:
     return context.obj if isinstance(context.obj, Outside) else Outside()
 
