@@ -43,6 +43,7 @@ class Site(Protocol):
         array_tasks: int = 1,
         comment: str = "",
         partition: str = "lent",
+        limit_minutes: int | None = None,
     ) -> int:
         """A user's batch job."""
         ...
@@ -93,6 +94,7 @@ class FakeSite:
         array_tasks: int = 1,
         comment: str = "",
         partition: str = "lent",
+        limit_minutes: int | None = None,
     ) -> int:
         return self.fake.submit(
             nodes=nodes,
@@ -103,6 +105,7 @@ class FakeSite:
             array_tasks=array_tasks,
             comment=comment,
             partition=partition,
+            time_limit_seconds=None if limit_minutes is None else limit_minutes * 60.0,
         )
 
     def admin_drains(self, node: str, reason: str) -> None:
@@ -150,6 +153,7 @@ class RealSite:
         array_tasks: int = 1,
         comment: str = "",
         partition: str = "lent",
+        limit_minutes: int | None = None,
     ) -> int:
         options = [
             f"--nodes={nodes}",
@@ -158,6 +162,7 @@ class RealSite:
             f"--comment={comment}",
             *([f"--gres=gpu:{gpus_per_node}"] if gpus_per_node else []),
             *([f"--array=1-{array_tasks}"] if array_tasks > 1 else []),
+            *([f"--time={limit_minutes}"] if limit_minutes else []),
         ]
         notice = "touch /shared/signalled-$SLURM_JOB_ID"
         reaction = {"ignores": notice, "checkpoints": notice, "exits": f"{notice}; exit 0"}[on_signal]
@@ -202,6 +207,8 @@ class RealSite:
             if name.startswith("extra"):
                 self.lab.containers.remove(name)
         state = await self.api.observe()
+        for name in state.reservations:
+            await self.api.withdraw(name)
         for name in state.nodes:
             if name.startswith("extra"):
                 await self.api.down(name, "removed")

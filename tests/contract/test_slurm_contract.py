@@ -10,9 +10,9 @@ import jwt
 import pytest
 
 from tests.contract.shapes import SHAPES, difference
-from tests.contract.slurm_sites import FakeSite, RealSite, Site, make_client
-from tidegate.sharing.snapshot import SlurmState
-from tidegate.slurm.api import REQUEUE
+from tests.contract.slurm_sites import NODES, FakeSite, RealSite, Site, make_client
+from tidegate.sharing.snapshot import SlurmReservation, SlurmState
+from tidegate.slurm.api import REQUEUE, RESERVATION
 from tidegate.slurm.errors import Busy, PermissionRefused, Rejected, TokenRefused
 
 if TYPE_CHECKING:
@@ -307,6 +307,80 @@ async def test_acts_on_an_unknown_job_are_fine(site: Site) -> None:
     await site.api.cancel_job(987654)
     if REQUEUE in (await site.api.observe()).capabilities:
         await site.api.requeue_job(987654)
+
+
+# -- reservations -------------------------------------------------------------------------------------------------
+
+
+def _reservation(state: SlurmState, start: float, *nodes: str) -> SlurmReservation:
+    """Over these nodes, from so many seconds after the observation on, for half an hour."""
+    assert state.observed
+    begin = (state.observed + timedelta(seconds=start)).replace(microsecond=0)
+    return SlurmReservation("tidegate-test", nodes, begin, begin + timedelta(minutes=30))
+
+
+async def _can_reserve(site: Site) -> bool:
+    """Whether this Slurm takes reservations; one that does not says so."""
+    state = await site.api.observe()
+    if RESERVATION in state.capabilities:
+        return True
+    assert state.release.startswith("24.")
+    with pytest.raises(Rejected, match="takes no reservation by REST"):
+        await site.api.reserve(_reservation(state, 60, *NODES))
+    return False
+
+
+async def test_a_job_that_would_run_into_a_reservation_waits_and_a_shorter_one_starts(site: Site) -> None:
+    if not await _can_reserve(site):
+        return
+    running = site.submit()
+    state = await site.until("a job without limit runs", lambda seen: _runs(seen, running))
+    reservation = _reservation(state, 120, *NODES)
+    await site.api.reserve(reservation)
+    without, too_long = site.submit(), site.submit(limit_minutes=60)
+    shorter = site.submit(limit_minutes=1)
+    state = await site.until("the shorter job runs", lambda seen: _runs(seen, shorter))
+    assert state.reservations == {reservation.name: reservation}
+    assert _waits(state, too_long)
+    assert _waits(state, without)
+    assert _runs(state, running), "what ran stays"
+    await site.api.withdraw(reservation.name)
+    await site.api.withdraw(reservation.name)
+    state = await site.until("all run", lambda seen: _runs(seen, too_long) and _runs(seen, without))
+    assert not state.reservations
+
+
+async def test_nodes_and_times_of_a_reservation_can_be_changed(site: Site) -> None:
+    if not await _can_reserve(site):
+        return
+    state = await site.api.observe()
+    await site.api.reserve(_reservation(state, 60, "node0"))
+    changed = _reservation(state, 300, "node0", "node1")
+    await site.api.reserve(changed)
+    assert (await site.api.observe()).reservations == {changed.name: changed}
+    await site.api.reserve(_reservation(state, 300, "node1"))
+    job = site.submit(gpus_per_node=2)
+    state = await site.until("it runs on the node that was left out", lambda seen: _runs(seen, job))
+    assert state.jobs[job].nodes == ("node0",)
+    await site.api.withdraw(changed.name)
+
+
+async def test_a_node_cannot_be_deleted_while_a_reservation_of_it_has_begun(site: Site) -> None:
+    if not await _can_reserve(site):
+        return
+    site.add_node("extra-0", "")
+    state = await site.until("it registers", lambda seen: "extra-0" in seen.nodes)
+    await site.api.reserve(_reservation(state, -5, "extra-0", "node0"))
+    state = await site.until("it has begun", lambda seen: "RESERVED" in seen.nodes["extra-0"].states)
+    begun = state.reservations["tidegate-test"]
+    await site.api.drain("extra-0", OURS)
+    with pytest.raises(Busy):
+        await site.api.delete_node("extra-0")
+    await site.api.reserve(_reservation(state, 5, "node0"))
+    after = (await site.api.observe()).reservations["tidegate-test"]
+    assert (after.nodes, after.start) == (("node0",), begun.start), "the beginning of what has begun stays"
+    await site.api.delete_node("extra-0")
+    await site.api.withdraw("tidegate-test")
 
 
 # -- only real ones -----------------------------------------------------------------------------------------------

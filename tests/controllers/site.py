@@ -136,7 +136,7 @@ class Operator:
             self.slurm = SlurmState(
                 observed=self.slurm.observed, error=str(error), reason=error.reason,
                 nodes=self.slurm.nodes, jobs=self.slurm.jobs, partitions=self.slurm.partitions,
-                capabilities=self.slurm.capabilities,
+                capabilities=self.slurm.capabilities, reservations=self.slurm.reservations,
             )  # fmt: skip
 
     def decide(self) -> list[Command]:

@@ -9,19 +9,19 @@ Nothing in it waits, so that property tests can drive it fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
 from tidegate.api.names import DRAIN_REASON_PREFIX
-from tidegate.sharing.snapshot import SlurmJob, SlurmNode, SlurmState
-from tidegate.slurm.api import REQUEUE, SIGNALS
+from tidegate.sharing.snapshot import SlurmJob, SlurmNode, SlurmReservation, SlurmState
+from tidegate.slurm.api import REQUEUE, RESERVATION, SIGNALS
 from tidegate.slurm.errors import Busy, Rejected, Unreachable
 
 OnSignal = Literal["ignores", "checkpoints", "exits"]
 """What a job does with a signal: nothing, save its work and go on, or save its work and end well."""
 
-_REQUEUE_SINCE = (26, 5)
+_SINCE = {REQUEUE: (26, 5), RESERVATION: (25, 5)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class Node:
 class FakeSlurm:
     """`SlurmApi` in memory.
 
-    `partitions` maps each partition to the features of its nodes (one of them is enough). A `release` from
-    26.05 on can requeue single jobs. A job that ends is COMPLETING for `completing_seconds`; a requeued one may start
-    again after `requeue_delay_seconds` (Slurm's own default is 120).
+    `partitions` maps each partition to the features of its nodes (one of them is enough). From 25.05 on a `release`
+    takes reservations, from 26.05 on it can requeue single jobs. A job that ends is COMPLETING for
+    `completing_seconds`; a requeued one may start again after `requeue_delay_seconds` (Slurm's own default is 120).
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class FakeSlurm:
         """All jobs ever, by id."""
         self.history: dict[int, list[Run]] = {}
         """The books: every ended run of each job."""
+        self.reservations: dict[str, SlurmReservation] = {}
         self.unreachable = False
         """No answer, and nothing happens."""
         self.loses_answers = False
@@ -228,6 +229,7 @@ class FakeSlurm:
                 node.last_busy = now
             if node.alive and not self._on(node.name):
                 node.down = False
+        self.reservations = {name: r for name, r in self.reservations.items() if now < r.end}
         waiting = [j for j in self.jobs.values() if j.state == "PENDING" and not j.nodes and j.eligible <= now]
         for job in sorted(waiting, key=lambda j: (-j.priority, j.job_id)):
             while (chosen := self._room_for(job)) and self._start(job, chosen, now):
@@ -241,11 +243,12 @@ class FakeSlurm:
         state = SlurmState(
             observed=self._clock(),
             release=self.release,
-            data_parser="v0.0.45" if self._can_requeue else "v0.0.42",
-            capabilities=frozenset({REQUEUE}) if self._can_requeue else frozenset(),
+            data_parser="v0.0.45" if self._can(REQUEUE) else "v0.0.42",
+            capabilities=frozenset(filter(self._can, _SINCE)),
             partitions=frozenset(self.partitions),
             nodes={name: self._node_view(node) for name, node in self.nodes.items()},
             jobs={i: self._job_view(j) for i, j in self.jobs.items() if j.holds_nodes or j.state == "PENDING"},
+            reservations=dict(self.reservations),
         )
         self._answer()
         return state
@@ -280,7 +283,7 @@ class FakeSlurm:
         """Forget the record; a slurmd behind it goes on unknown."""
         self._receive()
         if name in self.nodes:
-            if self._on(name):
+            if self._on(name) or self._is_reserved(name):
                 raise Busy(f"Slurm cluster fake: node {name} is busy: Requested nodes are busy")
             del self.nodes[name]
         self._answer()
@@ -302,7 +305,7 @@ class FakeSlurm:
     async def requeue_job(self, job_id: int) -> None:
         """End the run and put the job back into the queue."""
         self._receive()
-        if not self._can_requeue:
+        if not self._can(REQUEUE):
             raise Rejected(f"Slurm cluster fake: release {self.release} cannot requeue job {job_id}")
         job = self.jobs.get(job_id)
         if job and job.state == "RUNNING":
@@ -322,14 +325,32 @@ class FakeSlurm:
             self.history[job_id].append(Run((), self._clock(), self._clock(), "CANCELLED", 0.0))
         self._answer()
 
+    async def reserve(self, reservation: SlurmReservation) -> None:
+        """Make a reservation, or change one; the beginning of one that has begun stays."""
+        self._receive()
+        if not self._can(RESERVATION):
+            raise Rejected(f"Slurm cluster fake: release {self.release} takes no reservation by REST")
+        known = tuple(name for name in reservation.nodes if name in self.nodes)
+        if not known:
+            raise Rejected(f"Slurm cluster fake: reservation {reservation.name}: Requested nodes are busy")
+        old = self.reservations.get(reservation.name)
+        start = old.start if old and old.start <= self._clock() else reservation.start
+        self.reservations[reservation.name] = replace(reservation, nodes=known, start=start)
+        self._answer()
+
+    async def withdraw(self, reservation_name: str) -> None:
+        """End a reservation; one that is gone is fine."""
+        self._receive()
+        self.reservations.pop(reservation_name, None)
+        self._answer()
+
     async def close(self) -> None:
         """Nothing to let go of."""
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    @property
-    def _can_requeue(self) -> bool:
-        return tuple(int(part) for part in self.release.split(".")[:2]) >= _REQUEUE_SINCE
+    def _can(self, capability: str) -> bool:
+        return tuple(int(part) for part in self.release.split(".")[:2]) >= _SINCE[capability]
 
     def _receive(self) -> None:
         if self.unreachable:
@@ -408,6 +429,7 @@ class FakeSlurm:
         return (
             node.alive
             and not (node.drained or node.down)
+            and not self._runs_into_reservation(node, job)
             and bool(set(features) & set(node.features))
             and set(job.constraints) <= set(node.features)
             and not any(other.exclusive or other.completing_until for other in there)
@@ -416,6 +438,14 @@ class FakeSlurm:
             and node.cpus - sum(other.cpus_per_node for other in there) >= job.cpus_per_node
             and node.memory_mib - sum(other.memory_mib_per_node for other in there) >= job.memory_mib_per_node
         )
+
+    def _is_reserved(self, name: str) -> bool:
+        return any(name in r.nodes and r.start <= self._clock() < r.end for r in self.reservations.values())
+
+    def _runs_into_reservation(self, node: Node, job: Job) -> bool:
+        now, limit = self._clock(), job.time_limit_seconds
+        ours = (r for r in self.reservations.values() if node.name in r.nodes and now < r.end)
+        return any(limit is None or now + timedelta(seconds=limit) > r.start for r in ours)
 
     def _node_view(self, node: Node) -> SlurmNode:
         there = self._on(node.name)
@@ -427,6 +457,7 @@ class FakeSlurm:
             "COMPLETING": any(job.completing_until for job in there),
             "NOT_RESPONDING": not node.alive,
             "DYNAMIC_NORM": True,
+            "RESERVED": self._is_reserved(node.name),
         }
         return SlurmNode(
             name=node.name,

@@ -103,6 +103,7 @@ async def restd(tls: ssl.SSLContext | None = None, **settings: Any) -> AsyncIter
     server.on("/jobs/", body(server.release, jobs=[]))
     server.on("/partitions/", body(server.release, partitions=[]))
     server.on("/nodes/", body(server.release, nodes=[]))
+    server.on("/reservations/", body(server.release, reservations=[]))
     server.on("/node/tidegate-no-such-node", (500, failure(2018, "Invalid node name specified")))
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)

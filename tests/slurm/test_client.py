@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from tests.slurm.restd import Clock, Restd, body, client, failure, restd
+from tidegate.sharing.snapshot import SlurmReservation
 from tidegate.slurm.errors import Busy, PermissionRefused, Rejected, SlurmError
 
 NEW: dict[str, Any] = {"versions": ("v0.0.42", "v0.0.43", "v0.0.44", "v0.0.45"), "release": "26.05.5"}
@@ -249,3 +251,64 @@ async def test_a_release_without_requeue_is_not_asked_for_it() -> None:
         with pytest.raises(Rejected, match=r"release 24.11.5 cannot requeue job 7"):
             await slurm.requeue_job(7)
         assert server.count("/requeue") == 0
+
+
+# -- reservations -------------------------------------------------------------------------------------------------
+
+RESERVATION = SlurmReservation(
+    "tidegate-1", ("n1", "n2"), datetime(2026, 1, 1, 8, tzinfo=UTC), datetime(2026, 1, 1, 9, tzinfo=UTC)
+)
+
+
+def _reservation(name: str, nodes: str) -> dict[str, Any]:
+    times = {
+        field: {"set": True, "infinite": False, "number": int(moment.timestamp())}
+        for field, moment in (("start_time", RESERVATION.start), ("end_time", RESERVATION.end))
+    }
+    return {"name": name, "node_list": nodes, **times}
+
+
+async def test_only_our_own_reservations_are_seen() -> None:
+    async with restd(**NEW) as server, client(server.url) as slurm:
+        records = [_reservation("maintenance", "a"), _reservation("tidegate-1", "n[1-2]")]
+        server.on("/reservations/", body("26.05.5", reservations=records))
+        assert (await slurm.observe()).reservations == {"tidegate-1": RESERVATION}
+
+
+async def test_a_reservation_spares_what_runs_and_is_for_our_own_user() -> None:
+    async with restd(**NEW) as server, client(server.url) as slurm:
+        server.on("/reservation", body("26.05.5"))
+        await slurm.reserve(RESERVATION)
+        sent = server.bodies[-1]
+        assert (sent["name"], sent["node_list"], sent["users"]) == ("tidegate-1", ["n1", "n2"], ["slurm"])
+        assert sent["start_time"]["number"] == int(RESERVATION.start.timestamp())
+        assert sent["end_time"]["number"] == int(RESERVATION.end.timestamp())
+        assert "IGNORE_JOBS" in sent["flags"]
+
+
+async def test_the_beginning_of_a_reservation_that_has_begun_is_left_as_it_is() -> None:
+    async with restd(**NEW) as server, client(server.url) as slurm:
+        server.on("/reservation", (422, failure(2104, "Reservation already started")), body("26.05.5"))
+        await slurm.reserve(RESERVATION)
+        assert "start_time" in server.bodies[-2]
+        assert "start_time" not in server.bodies[-1]
+        server.on("/reservation", (422, failure(2016, "Requested nodes are busy")))
+        with pytest.raises(Rejected, match="Requested nodes are busy"):
+            await slurm.reserve(RESERVATION)
+
+
+async def test_a_reservation_that_is_gone_need_not_be_withdrawn() -> None:
+    async with restd(**NEW) as server, client(server.url) as slurm:
+        server.on("/reservation/tidegate-1", (422, failure(2053, "Requested reservation is invalid")))
+        await slurm.withdraw("tidegate-1")
+        server.on("/reservation/tidegate-1", (422, failure(2099, "Not this time")))
+        with pytest.raises(Rejected, match="Not this time"):
+            await slurm.withdraw("tidegate-1")
+
+
+async def test_a_release_without_reservations_is_not_asked_for_them() -> None:
+    async with restd() as server, client(server.url) as slurm:
+        await slurm.observe()
+        with pytest.raises(Rejected, match=r"release 24.11.5 takes no reservation by REST"):
+            await slurm.reserve(RESERVATION)
+        assert server.count("/reservation") == server.count("/reservations/") == 0

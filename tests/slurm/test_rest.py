@@ -198,10 +198,10 @@ async def test_no_common_version_names_those_that_we_know() -> None:
     ("offered", "newest", "jobs", "capabilities"),
     [
         (("v0.0.40", "v0.0.41", "v0.0.42"), "v0.0.42", "v0.0.42", set()),
-        (("v0.0.41", "v0.0.42", "v0.0.43", "v0.0.44"), "v0.0.44", "v0.0.44", set()),
-        (("v0.0.42", "v0.0.43", "v0.0.44", "v0.0.45"), "v0.0.45", "v0.0.44", {"requeue"}),
-        (("v0.0.43", "v0.0.44", "v0.0.45", "v0.0.46"), "v0.0.45", "v0.0.44", {"requeue"}),
-        (("v0.0.45", "v0.0.46"), "v0.0.45", "v0.0.45", {"requeue"}),
+        (("v0.0.41", "v0.0.42", "v0.0.43", "v0.0.44"), "v0.0.44", "v0.0.44", {"reservation"}),
+        (("v0.0.42", "v0.0.43", "v0.0.44", "v0.0.45"), "v0.0.45", "v0.0.44", {"requeue", "reservation"}),
+        (("v0.0.43", "v0.0.44", "v0.0.45", "v0.0.46"), "v0.0.45", "v0.0.44", {"requeue", "reservation"}),
+        (("v0.0.45", "v0.0.46"), "v0.0.45", "v0.0.45", {"requeue", "reservation"}),
     ],
 )
 async def test_speaks_the_newest_common_version(

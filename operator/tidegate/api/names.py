@@ -23,6 +23,9 @@ RETURN_FINALIZER = f"{GROUP}/return"
 DRAIN_REASON_PREFIX = "tidegate:"
 """Every drain reason of ours in Slurm starts so; a drain with another reason is somebody else's."""
 
+RESERVATION_PREFIX = "tidegate-"
+"""Every reservation of ours in Slurm is named so; others are somebody else's and neither read nor touched."""
+
 _CLAIM_FENCE_PREFIX = "claim_"
 """The underscore keeps it apart from every loan: node names have none."""
 
@@ -35,6 +38,11 @@ def claim_fence(claim_uid: str) -> str:
 def claim_of_fence(fence: str) -> str | None:
     """The UID of the claim that a fence value names, or None when it names a loan."""
     return fence.removeprefix(_CLAIM_FENCE_PREFIX) if fence.startswith(_CLAIM_FENCE_PREFIX) else None
+
+
+def reservation_name(claim_uid: str) -> str:
+    """The name of the Slurm reservation for the claim with this UID: its first part is enough to tell it apart."""
+    return RESERVATION_PREFIX + claim_uid[:8]
 
 
 _LOAN_NAME_LENGTH = 56

@@ -205,6 +205,17 @@ class SlurmJob:
 
 
 @dataclass(frozen=True, slots=True)
+class SlurmReservation:
+    """Nodes on which Slurm starts no job that would run into the time between `start` and `end`."""
+
+    name: str
+    nodes: tuple[str, ...]
+    """In order."""
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class SlurmState:
     """The last observation of a Slurm cluster. Without `observed` (or when it is old) nothing may be concluded."""
 
@@ -220,6 +231,8 @@ class SlurmState:
     partitions: frozenset[str] = frozenset()
     nodes: Mapping[str, SlurmNode] = field(default_factory=dict)
     jobs: Mapping[int, SlurmJob] = field(default_factory=dict)
+    reservations: Mapping[str, SlurmReservation] = field(default_factory=dict)
+    """Only those that Tidegate made, which their names tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from tidegate.sharing.snapshot import SlurmNode, SlurmState
+from tidegate.sharing.snapshot import SlurmNode, SlurmReservation, SlurmState
 
 REQUEUE: Final = "requeue"
 """Capability: one job can be put back into the queue by itself. Without it only `down` requeues."""
+
+RESERVATION: Final = "reservation"
+"""Capability: nodes can be reserved. Without it Slurm cannot be told until when it may plan with a node."""
 
 SIGNALS: Final = frozenset({"HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "URG", "WINCH"})
 """Signals that `signal_job` sends: slurmrestd takes an unknown name for SIGKILL, so none is passed on."""
@@ -56,6 +59,18 @@ class SlurmApi(Protocol):
 
     async def cancel_job(self, job_id: int) -> None:
         """End the job for good. A job that is gone or finished is fine."""
+        ...
+
+    async def reserve(self, reservation: SlurmReservation) -> None:
+        """Start no job on the nodes that would run into the reservation, whatever runs there now; make or change it.
+
+        Once a reservation has begun its nodes cannot be deleted. Needs the capability RESERVATION; raises Rejected
+        without it.
+        """
+        ...
+
+    async def withdraw(self, reservation_name: str) -> None:
+        """End a reservation. One that is gone is fine."""
         ...
 
     async def close(self) -> None:

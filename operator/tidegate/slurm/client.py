@@ -9,18 +9,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tidegate.api.names import DRAIN_REASON_PREFIX
-from tidegate.sharing.snapshot import SlurmNode, SlurmState
-from tidegate.slurm.api import REQUEUE, SIGNALS
+from tidegate.api.names import DRAIN_REASON_PREFIX, RESERVATION_PREFIX
+from tidegate.sharing.snapshot import SlurmNode, SlurmReservation, SlurmState
+from tidegate.slurm.api import REQUEUE, RESERVATION, SIGNALS
 from tidegate.slurm.errors import Busy, NoCommonVersion, Rejected
 from tidegate.slurm.job_book import JobBook, statuses
-from tidegate.slurm.records import Answer, JobRecord, Jobs, JobStates, Killed, Nodes, Partitions, parse_node
+from tidegate.slurm.records import (
+    Answer,
+    JobRecord,
+    Jobs,
+    JobStates,
+    Killed,
+    Nodes,
+    Partitions,
+    Reservations,
+    parse_node,
+    parse_reservation,
+)
 from tidegate.slurm.rest import LONG_LIST_SECONDS, TOTAL_SECONDS, OnRequest, PathUnknown, Rest
 from tidegate.slurm.token import TokenSource
 
 VERSIONS = ("v0.0.45", "v0.0.44", "v0.0.43", "v0.0.42")
 """REST versions that Tidegate knows, newest first."""
 WITH_REQUEUE = frozenset({"v0.0.45"})
+WITH_RESERVATION = frozenset({"v0.0.45", "v0.0.44", "v0.0.43"})
 WITHOUT_EXCLUSIVE = frozenset({"v0.0.45"})
 """Versions that do not tell whether a job wants whole nodes (seen with 26.05.5): jobs are read with an older one."""
 
@@ -31,6 +43,8 @@ _NO_SUCH_NODE = 2018
 _NOT_NOW = 2020  # a signal for a job that is pending
 _ALREADY_DONE = 2021
 _PENDING = 2024
+_NO_SUCH_RESERVATION = 2053
+_HAS_BEGUN = 2104
 
 _NO_NODE = "tidegate-no-such-node"
 _AT_ONCE = 4
@@ -44,6 +58,12 @@ class _Common:
     newest: str
     jobs: str
     release: str
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What can be done beyond the common ground."""
+        known = {REQUEUE: WITH_REQUEUE, RESERVATION: WITH_RESERVATION}
+        return frozenset(capability for capability, versions in known.items() if self.newest in versions)
 
 
 class SlurmRestClient:
@@ -69,6 +89,7 @@ class SlurmRestClient:
         total_seconds: float = TOTAL_SECONDS,
     ) -> None:
         self._name = name
+        self._user = user
         self._clock = clock
         self._rest = Rest(name, endpoint, user, token_source, ca_pem, clock, random, on_request, total_seconds)
         self._common: _Common | None = None
@@ -86,6 +107,7 @@ class SlurmRestClient:
             partitions = await self._rest.read(f"/slurm/{common.newest}/partitions/", Partitions)
             answer = await self._rest.read(f"/slurm/{common.newest}/nodes/", Nodes)
             nodes = {record.name: parse_node(record) for record in answer.nodes or ()}
+            reservations = await self._reservations(common)
             doubtful, unexplained = self._book.doubts(nodes)
             if doubtful or unexplained:
                 await self._read_jobs(common, doubtful)
@@ -101,10 +123,11 @@ class SlurmRestClient:
             observed=start,
             release=answer.release,
             data_parser=common.newest,
-            capabilities=frozenset({REQUEUE}) if common.newest in WITH_REQUEUE else frozenset(),
+            capabilities=common.capabilities,
             partitions=frozenset(record.name for record in partitions.partitions or ()),
             nodes=nodes,
             jobs=dict(self._book.jobs),
+            reservations=reservations,
         )
 
     async def node(self, name: str) -> SlurmNode | None:
@@ -118,6 +141,14 @@ class SlurmRestClient:
             # An unknown node is answered by "No error", which is not enough to conclude from: the whole list is.
             answer = await self._rest.read(f"/slurm/{common.newest}/nodes/", Nodes)
         return next((parse_node(record) for record in answer.nodes or () if record.name == name), None)
+
+    async def _reservations(self, common: _Common) -> dict[str, SlurmReservation]:
+        """Ours, where we can make any."""
+        if RESERVATION not in common.capabilities:
+            return {}
+        answer = await self._rest.read(f"/slurm/{common.newest}/reservations/", Reservations)
+        ours = (record for record in answer.reservations or () if record.name.startswith(RESERVATION_PREFIX))
+        return {record.name: parse_reservation(record) for record in ours}
 
     async def _read_jobs(self, common: _Common, also: Collection[int]) -> None:
         """Bring the book up to date: all jobs that are new or changed, and `also` these."""
@@ -200,6 +231,38 @@ class SlurmRestClient:
         """End the job for good."""
         await self._kill(job_id, {}, fine={_ALREADY_DONE, _NO_SUCH_JOB})
 
+    async def reserve(self, reservation: SlurmReservation) -> None:
+        """Make or change a reservation over nodes on which jobs may run."""
+        common = await self._agreed()
+        if RESERVATION not in common.capabilities:
+            raise Rejected(
+                f"Slurm cluster {self._name}: release {common.release} takes no reservation by REST; "
+                "from 25.05 on it does"
+            )
+        body = {
+            "name": reservation.name,
+            "node_list": list(reservation.nodes),
+            "end_time": _seconds(reservation.end),
+            "users": [self._user],
+            # OVERLAP: the nodes may be in a reservation of somebody else, too, which ours leaves as it is
+            "flags": ["IGNORE_JOBS", "SPEC_NODES", "OVERLAP"],
+        }
+        try:
+            await self._act("POST", "/reservation", Answer, body={**body, "start_time": _seconds(reservation.start)})
+        except Rejected as error:
+            if _HAS_BEGUN not in error.numbers:
+                raise
+            # the beginning of one that has begun cannot be changed, all the rest can
+            await self._act("POST", "/reservation", Answer, body=body)
+
+    async def withdraw(self, reservation_name: str) -> None:
+        """End a reservation."""
+        try:
+            await self._act("DELETE", f"/reservation/{reservation_name}", Answer)
+        except Rejected as error:
+            if _NO_SUCH_RESERVATION not in error.numbers:
+                raise
+
     async def close(self) -> None:
         """Close the connections."""
         await self._rest.close()
@@ -266,3 +329,8 @@ class SlurmRestClient:
                 )
             self._common = _Common(newest, jobs, release)
         return self._common
+
+
+def _seconds(moment: datetime) -> dict[str, Any]:
+    """A moment as Slurm takes it, to the second."""
+    return {"set": True, "number": int(moment.timestamp())}

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from tidegate.sharing.snapshot import SlurmJob, SlurmNode
+from tidegate.sharing.snapshot import SlurmJob, SlurmNode, SlurmReservation
 from tidegate.slurm.hostlist import expand
 
 ENDED = frozenset(
@@ -172,6 +172,15 @@ class KillStatus(msgspec.Struct):
     error: Error | None = None
 
 
+class ReservationRecord(msgspec.Struct):
+    """A reservation; `node_list` is a host list."""
+
+    name: str
+    node_list: str | None = ""
+    start_time: Number = UNSET
+    end_time: Number = UNSET
+
+
 class Nodes(Answer):
     """GET nodes/ and GET node/{name}."""
 
@@ -194,6 +203,12 @@ class Partitions(Answer):
     """GET partitions/."""
 
     partitions: list[PartitionRecord] | None = None
+
+
+class Reservations(Answer):
+    """GET reservations/."""
+
+    reservations: list[ReservationRecord] | None = None
 
 
 class Killed(Answer):
@@ -251,6 +266,12 @@ def parse_job(record: JobRecord, tasks: int = 1) -> SlurmJob:
         start_time=None if pending else _moment(record.start_time),
         end_time=_moment(record.end_time) if not pending and _time_limit_seconds(record) is not None else None,
     )
+
+
+def parse_reservation(record: ReservationRecord) -> SlurmReservation:
+    """A reservation as decisions see it."""
+    start, end = (datetime.fromtimestamp(time.value or 0, UTC) for time in (record.start_time, record.end_time))
+    return SlurmReservation(record.name, tuple(sorted(expand(record.node_list or ""))), start, end)
 
 
 def has_ended(states: Iterable[str]) -> bool:
