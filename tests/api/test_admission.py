@@ -57,6 +57,7 @@ LOAN = resource(
 CLAIM = resource("CapacityClaim", "admission", {"poolName": "admission"})
 BASES = {m["kind"]: m for m in (CLUSTER, POOL, LOAN, CLAIM)}
 
+JOB = {"jobId": 17, "priority": 5000, "nodes": 2}
 HOLDER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a", "uid": "1"}
 LONG = "a" * 64
 
@@ -77,6 +78,8 @@ def changed(base: Manifest, change: Manifest) -> Manifest:
 TAKEN = [
     ("SlurmCluster", {}),
     ("SlurmCluster", {"spec": {"endpoint": "https://10.0.0.7:6820"}}),
+    ("SlurmCluster", {"spec": {"priorities": [{"qos": "urgent", "priority": 5000}]}}),
+    ("SlurmCluster", {"spec": {"priorities": [{"partition": "urgent", "qos": "high", "priority": -5}]}}),
     ("BatchPool", {}),
     ("BatchPool", {"metadata": {"name": LONG[1:]}}),
     ("BatchPool", {"spec": {"lending": {"headroom": {"low": 2, "high": 2}}}}),
@@ -109,6 +112,16 @@ REFUSED = [
         "spec.controllerAddress: .* must be host and port of slurmctld, such as `slurm.example:6817`",
     ),
     ("SlurmCluster", {"spec": {"credentialsSecretName": None}}, "spec.credentialsSecretName: Required value"),
+    (
+        "SlurmCluster",
+        {"spec": {"priorities": [{"priority": 5000}]}},
+        r"spec.priorities\[0\]: .* must name a `partition` or a `qos`, or both",
+    ),
+    (
+        "SlurmCluster",
+        {"spec": {"priorities": [{"qos": "urgent", "priority": 2000000000}]}},
+        r"spec.priorities\[0\].priority .* less than or equal to 1000000000",
+    ),
     ("SlurmCluster", {"spec": {"pollSeconds": 0}}, "spec.pollSeconds .* greater than or equal to 1"),
     (
         "BatchPool",
@@ -185,6 +198,7 @@ CHANGES_TAKEN = [
     ),
     ("CapacityClaim", {}, {"spec": {"nodes": 2}}),
     ("CapacityClaim", {"spec": {"holderRef": HOLDER}}, {"spec": {"nodes": 2}}),
+    ("NodeLoan", {"spec": {"takenFor": JOB}}, {"spec": {"wanted": "Returned"}}),
 ]
 
 _LASTING = "only `wanted` and `back` of a loan can be changed: set `wanted: Returned` to get the node back"
@@ -196,6 +210,9 @@ CHANGES_REFUSED = [
     ("NodeLoan", {}, {"spec": {"gpuResourceName": "amd.com/gpu"}}, _LASTING),
     ("NodeLoan", {}, {"spec": {"gpus": 3}}, _LASTING),
     ("NodeLoan", {}, {"spec": {"priority": 5}}, _LASTING),
+    ("NodeLoan", {}, {"spec": {"takenFor": JOB}}, "`takenFor` of a loan cannot be changed: it says why the loan was"),
+    ("NodeLoan", {"spec": {"takenFor": JOB}}, {"spec": {"takenFor": {"nodes": 1}}}, "`takenFor` of a loan cannot be"),
+    ("NodeLoan", {"spec": {"takenFor": JOB}}, {"spec": {"takenFor": None}}, "`takenFor` of a loan cannot be changed"),
     (
         "NodeLoan",
         {"spec": {"wanted": "Returned"}},

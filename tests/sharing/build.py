@@ -14,6 +14,7 @@ from tidegate.api import (
     CapacityClaimStatus,
     ClaimReference,
     Condition,
+    JobPriority,
     LoanReturn,
     Metadata,
     NodeLoan,
@@ -21,6 +22,7 @@ from tidegate.api import (
     NodeLoanStatus,
     SlurmCluster,
     SlurmClusterSpec,
+    TakenFor,
 )
 from tidegate.api.names import CLAIM_LABEL, FENCE_TAINT, LOAN_LABEL, RETURN_FINALIZER, claim_fence, slurm_node_name
 from tidegate.sharing.commands import Command
@@ -236,11 +238,16 @@ def loan(
     wanted: str = "",
     gpus: int = 8,
     priority: int = -100,
+    shown: int | None = None,
+    taken_for: TakenFor | None = None,
     deleted: datetime | None = None,
     finalizers: tuple[str, ...] = (RETURN_FINALIZER,),
     **status: Any,
 ) -> NodeLoan:
-    """A loan that has done these steps, the last of them at `since`; recalled ones are wanted back."""
+    """A loan that has done these steps, the last of them at `since`; recalled ones are wanted back.
+
+    `priority` is the pool's, `shown` that of its status where it is another.
+    """
     since = since or ago(10)
     created = created or ago(3000)
     returning = wanted == "Returned" or (not wanted and ("Recalled" in done or back is not None))
@@ -248,6 +255,7 @@ def loan(
         Condition(type=step, status="True", reason="Done", last_transition_time=since, observed_generation=1)
         for step in done
     )
+    status = {"priority": priority if shown is None else shown, **status}
     fields = {"state": done[-1] if done else "", "conditions": conditions, "observed_generation": 1, **status}
     return NodeLoan(
         metadata=Metadata(
@@ -266,6 +274,7 @@ def loan(
             gpu_resource_name=GPU,
             gpus=gpus,
             priority=priority,
+            taken_for=taken_for,
             wanted="Returned" if returning else "Lent",
             back=back or (back_for() if returning else None),
         ),
@@ -401,8 +410,10 @@ def slurm(
     )
 
 
-def cluster(name: str = "slurm", *, poll_seconds: int = 5) -> SlurmCluster:
-    """The SlurmCluster that pools lend to."""
+def cluster(
+    name: str = "slurm", *, poll_seconds: int = 5, priorities: Iterable[Mapping[str, Any]] = ()
+) -> SlurmCluster:
+    """The SlurmCluster that pools lend to; `priorities` in the words of the resource."""
     return SlurmCluster(
         metadata=Metadata(name=name, uid=f"uid-{name}", resource_version="1", generation=1),
         spec=SlurmClusterSpec(
@@ -410,6 +421,7 @@ def cluster(name: str = "slurm", *, poll_seconds: int = 5) -> SlurmCluster:
             credentials_secret_name="slurm",
             controller_address="slurm:6817",
             poll_seconds=poll_seconds,
+            priorities=tuple(JobPriority.model_validate(entry) for entry in priorities),
         ),
     )
 

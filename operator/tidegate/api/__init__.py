@@ -21,10 +21,11 @@ from tidegate.api.node_loan import (
     NodeLoan,
     NodeLoanSpec,
     NodeLoanStatus,
+    TakenFor,
     TouchedJob,
 )
 from tidegate.api.resource import Condition, Metadata, Model, OwnerReference, Status
-from tidegate.api.slurm_cluster import SlurmCluster, SlurmClusterSpec, SlurmClusterStatus
+from tidegate.api.slurm_cluster import JobPriority, SlurmCluster, SlurmClusterSpec, SlurmClusterStatus
 
 __all__ = [
     "LEND_STEPS",
@@ -40,6 +41,7 @@ __all__ = [
     "ClaimReference",
     "Condition",
     "HolderReference",
+    "JobPriority",
     "Ladder",
     "Ledger",
     "Lending",
@@ -56,5 +58,6 @@ __all__ = [
     "SlurmClusterSpec",
     "SlurmClusterStatus",
     "Status",
+    "TakenFor",
     "TouchedJob",
 ]

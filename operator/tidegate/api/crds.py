@@ -101,6 +101,7 @@ RESOURCES = (
             Column("State", ".status.state"),
             Column("Wanted", ".spec.wanted"),
             Column("For", ".spec.back.claim.name"),
+            Column("Priority", ".status.priority", "integer"),
             Column("Message", ".status.message", wide=True),
             _AGE,
         ),

@@ -42,6 +42,22 @@ class LoanReturn(Model):
     claim: ClaimReference | None = Field(default=None, description="The claim that the node is handed to.")
 
 
+class TakenFor(Model):
+    """The pending job for which the node was taken from pods of lower priority."""
+
+    job_id: int = Field(description="Slurm's job id.", ge=1, le=4294967295)
+    priority: int = Field(
+        description="The job's priority: only pods of a strictly lower one are evicted for it.",
+        ge=-1000000000,
+        le=1000000000,
+    )
+    nodes: int = Field(
+        description="How many nodes are to be on loan for the job together. With fewer, no pod is evicted from any.",
+        ge=1,
+        le=10000,
+    )
+
+
 _LASTING = ("poolName", "nodeName", "slurmNodeName", "gpuResourceName", "gpus", "priority")
 """What stays as it was when the loan was made."""
 
@@ -55,6 +71,11 @@ class NodeLoanSpec(Model):
                 " && ".join(f"self.{name} == oldSelf.{name}" for name in _LASTING),
                 "only `wanted` and `back` of a loan can be changed: set `wanted: Returned` to get the node back, "
                 "other terms need a new loan",
+            ),
+            (
+                "has(self.takenFor) == has(oldSelf.takenFor) "
+                "&& (!has(self.takenFor) || self.takenFor == oldSelf.takenFor)",
+                "`takenFor` of a loan cannot be changed: it says why the loan was made",
             ),
             (
                 "oldSelf.wanted != 'Returned' || self.wanted == 'Returned'",
@@ -74,7 +95,14 @@ class NodeLoanSpec(Model):
     gpu_resource_name: str = Field(description="The resource that counts its GPUs.", min_length=1, max_length=253)
     gpus: int = Field(description="GPUs that are lent: all of the node.", ge=1, le=1024)
     priority: int = Field(
-        description="Only claims of a strictly higher priority recall this loan.", ge=-1000000000, le=1000000000
+        description="The pool's priority when the loan was made. Only claims of a strictly higher priority than "
+        "`status.priority` recall it: that counts the jobs on the node, too.",
+        ge=-1000000000,
+        le=1000000000,
+    )
+    taken_for: TakenFor | None = Field(
+        default=None,
+        description="The urgent job for which the node was taken from pods of lower priority; absent when it was free.",
     )
     wanted: Literal["Lent", "Returned"] = Field(
         default="Lent", description="Where the loan shall end up. `Returned` is one-way: lending again is a new loan."
@@ -122,6 +150,11 @@ class NodeLoanStatus(Status):
     message: str = Field(default="", description="What happens next or what blocks it.", max_length=1024)
     deadline: Time | None = Field(
         default=None, description="When the present step is overdue and its next rung is taken."
+    )
+    priority: int | None = Field(
+        default=None,
+        description="How important the loan is: that of the most important job on the node, and at least "
+        "`spec.priority`. A node that was taken for a pending job is as important as that job.",
     )
     jobs: tuple[TouchedJob, ...] = Field(
         default=(),

@@ -4,10 +4,37 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from tidegate.api.names import API_VERSION
 from tidegate.api.resource import Metadata, Model, Status, cel
+
+
+class JobPriority(Model):
+    """What the jobs of a partition or a QOS are worth on the one number line that PriorityClasses are on."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.partition) || has(self.qos)",
+                "must name a `partition` or a `qos`, or both: the jobs that have this priority",
+            )
+        )
+    )
+
+    partition: str | None = Field(
+        default=None, description="Jobs of this partition. Any partition when absent.", min_length=1, max_length=64
+    )
+    qos: str | None = Field(
+        default=None, description="Jobs of this QOS. Any QOS when absent.", min_length=1, max_length=64
+    )
+    priority: int = Field(
+        description="Their priority, to be compared with the values of PriorityClasses: only claims of a strictly "
+        "higher one recall the nodes on which such jobs run, and where the pool's `lending.preemption` allows it, "
+        "such jobs take nodes from pods of strictly lower ones.",
+        ge=-1000000000,
+        le=1000000000,
+    )
 
 
 class SlurmClusterSpec(Model):
@@ -56,6 +83,13 @@ class SlurmClusterSpec(Model):
         "While a node changes hands it is asked several times a second.",
         ge=1,
         le=60,
+    )
+    priorities: tuple[JobPriority, ...] = Field(
+        default=(),
+        description="How important jobs are, by partition or QOS; of several entries that fit a job the highest "
+        "counts. A job that none fits is as important as its pool says.",
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
 
 

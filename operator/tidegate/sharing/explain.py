@@ -13,6 +13,7 @@ from tidegate.sharing.explain_nodes import explain_nodes, pool_blocker
 from tidegate.sharing.explanation import MOST, NOT_SEEN, Explanation, given, listed, reasoned, said, unknown
 from tidegate.sharing.idleness import Blocker
 from tidegate.sharing.index import Index
+from tidegate.sharing.priorities import of_loan
 
 Kind = Literal["node", "loan", "claim", "pool"]
 
@@ -77,7 +78,7 @@ def _next_recall(pool: BatchPool, loans: Sequence[NodeLoan], index: Index) -> st
     staying = [loan for loan in loans if not loan.is_wanted_back]
     if not staying:
         return "no node is on loan"
-    terms, ends = index.terms(pool), [f"a claim has a priority above {min(loan.spec.priority for loan in staying)}"]
+    terms, ends = index.terms(pool), [f"a claim has a priority above {min(of_loan(loan, index) for loan in staying)}"]
     if terms.headroom.low:
         ends.append(f"fewer than {terms.headroom.low} nodes are free for Kubernetes")
     if terms.policy == "DemandDriven":

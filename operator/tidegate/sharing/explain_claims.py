@@ -21,6 +21,7 @@ from tidegate.sharing.explanation import (
     unknown,
 )
 from tidegate.sharing.index import Index, created
+from tidegate.sharing.priorities import of_loan
 
 
 def explain_claim(name: str, namespace: str, index: Index) -> Explanation:
@@ -81,7 +82,7 @@ def _claim_facts(claim: CapacityClaim, index: Index) -> Facts:
     bound = sum(bool(pod.node) for pod in pods)
     expires = created(claim) + timedelta(seconds=ttl) if ttl and claim.metadata.creation_timestamp else None
     others = [loan for loan in index.loans_of(claim.spec.pool_name) if loan.metadata.name not in names]
-    refused = [] if priority is None else [(loan, _why_not_recalled(loan, priority)) for loan in others]
+    refused = [] if priority is None else [(loan, _why_not_recalled(loan, priority, index)) for loan in others]
     return given(
         ("pool", claim.spec.pool_name),
         ("priority", f"{priority} ({claim.spec.priority_class_name or 'default'})" if priority is not None else ""),
@@ -93,11 +94,12 @@ def _claim_facts(claim: CapacityClaim, index: Index) -> Facts:
     )
 
 
-def _why_not_recalled(loan: NodeLoan, priority: int) -> str:
+def _why_not_recalled(loan: NodeLoan, priority: int, index: Index) -> str:
     if loan.is_wanted_back:
         claim = loan.spec.back.claim if loan.spec.back else None
         return f"it returns for {f'claim {claim.namespace}/{claim.name}' if claim else 'nobody yet'}"
-    return f"its priority {loan.spec.priority} is not below {priority}" if loan.spec.priority >= priority else ""
+    worth = of_loan(loan, index)
+    return f"its priority {worth} is not below {priority}" if worth >= priority else ""
 
 
 def end_of_hold(claim: CapacityClaim) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tidegate.api import LEND_STEPS, OVERDUE, RETURN_STEPS, BatchPool, NodeLoan
 from tidegate.sharing.explanation import NOT_SEEN, Explanation, Facts, given, lasted, moment, reasoned, unknown, utc
 from tidegate.sharing.index import Index, created
+from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.standing import stage
 
 _OWNERS = {"joining": "joining", "lent": "Slurm", "returning": "returning"}
@@ -62,7 +63,7 @@ def on_loan(subject: str, loan: NodeLoan, index: Index) -> Explanation:
 
 
 def _end_of_loan(loan: NodeLoan, pool: BatchPool | None, index: Index) -> str:
-    claim = f"a claim of a priority above {loan.spec.priority} needs it"
+    claim = f"a claim of a priority above {of_loan(loan, index)} needs it"
     terms = index.terms(pool) if pool else None
     if terms is None or terms.policy == "Eager":
         return f"it returns when {claim}"
@@ -142,7 +143,7 @@ def _loan_facts(loan: NodeLoan, index: Index) -> Facts:
         ("pool", loan.spec.pool_name),
         ("loan", loan.metadata.name),
         ("GPUs", f"{loan.spec.gpus} {loan.spec.gpu_resource_name}"),
-        ("priority", str(loan.spec.priority)),
+        ("priority", _priority(loan, index)),
         ("for claim", f"{back.claim.namespace}/{back.claim.name}" if back and back.claim else ""),
         ("recall class", back.recall_class if back else ""),
         ("deadline", moment(status.deadline, index.now) if status.deadline else ""),
@@ -150,6 +151,11 @@ def _loan_facts(loan: NodeLoan, index: Index) -> Facts:
         *jobs,
         ("ledger", f"lent for {ledger.lent_seconds} s, {cost}, {lost}" if status.is_true("Drained") else ""),
     )
+
+
+def _priority(loan: NodeLoan, index: Index) -> str:
+    worth = of_loan(loan, index)
+    return f"{worth}, by its jobs; the pool's is {loan.spec.priority}" if worth > loan.spec.priority else str(worth)
 
 
 def last_loan(node_name: str, index: Index) -> NodeLoan | None:

@@ -224,6 +224,11 @@ class Index:
         cluster = self.pools[loan.spec.pool_name].spec.slurm_cluster_name
         return self._jobs_by_node.get((cluster, loan.spec.slurm_node_name), ())
 
+    @cached_property
+    def loan_priorities(self) -> dict[str, int]:
+        """What `priorities.of_loan` has found already, by loan: every claim is compared with every loan."""
+        return {}
+
     def record_of(self, loan: NodeLoan, slurm: SlurmState) -> SlurmNode | None:
         """The Slurm record that this very loan registered."""
         record = slurm.nodes.get(loan.spec.slurm_node_name)

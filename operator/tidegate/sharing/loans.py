@@ -11,6 +11,7 @@ from tidegate.sharing.commands import Command, DeleteSlurmdPod, EndLoan, Release
 from tidegate.sharing.index import Index
 from tidegate.sharing.lend_steps import go_out
 from tidegate.sharing.loan_step import with_overdue
+from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.return_steps import come_back
 
 
@@ -18,6 +19,8 @@ def advance(loan: NodeLoan, index: Index) -> list[Command]:
     """The next commands for a loan that is not over, its status write among them."""
     step = come_back(loan, index) if loan.is_wanted_back else go_out(loan, index)
     status = with_overdue(step.status, loan, index.now)
+    if not loan.is_wanted_back:
+        status = status.model_copy(update={"priority": of_loan(loan, index)})
     write: list[Command] = [WriteLoanStatus(loan, status)] if status != loan.status else []
     return [*step.before, *write, *step.after]
 

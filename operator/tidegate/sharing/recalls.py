@@ -11,6 +11,7 @@ from tidegate.sharing.claims import asks_too_much, helpful, in_order, nodes_lack
 from tidegate.sharing.commands import Command, HoldNode, RecallLoan
 from tidegate.sharing.index import Index
 from tidegate.sharing.lending import free_nodes, obtainable, wanted
+from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.return_steps import back_of
 from tidegate.sharing.victims import cheapest
 
@@ -34,7 +35,7 @@ def recall_for_claims(index: Index, holds: Iterable[HoldNode]) -> tuple[list[Com
         loans = helpful(claim, index.loans_of(pool.metadata.name), pool, index)
         loans = [loan for loan in loans if loan.metadata.name not in taken]
         returning = [loan for loan in loans if loan.is_wanted_back and not index.is_promised(loan)]
-        lent = [loan for loan in loans if not loan.is_wanted_back and loan.spec.priority < priority]
+        lent = [loan for loan in loans if not loan.is_wanted_back and of_loan(loan, index) < priority]
         if index.slurm_of(pool.metadata.name) is None:
             # Which recall costs least cannot be seen, and a recall is one-way.
             lent = [loan for loan in lent if not loan.status.is_true("Vacated")]
