@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import timedelta
+
 from tests.controllers.site import Site
 from tidegate.api import NodeLoan
 from tidegate.api.names import claim_of_fence
 from tidegate.cluster import views
 from tidegate.cluster.kinds import NODE_LOANS, NODES
-from tidegate.sharing.index import extra_of
+from tidegate.sharing.index import created, extra_of
 
 GPU = "nvidia.com/gpu"
 
@@ -26,6 +29,7 @@ class Promises:
         """All promises that can be seen at one moment."""
         self._one_owner()
         self._released_to_the_claimant_only()
+        self._within_the_flap_budget()
         self._only_lower_priorities_are_recalled()
         self._no_job_lost()
         self._foreign_drains_stay()
@@ -64,6 +68,15 @@ class Promises:
             claim = claim_of_fence(before) if before else None
             if claim and node.fence and node.fence != before:
                 raise AssertionError(f"2: {node.name} went from claim {claim} straight to {node.fence}")
+            if before and claim is None and node.fence is None:
+                self._not_promised(before)
+
+    def _not_promised(self, loan_name: str) -> None:
+        """Promise 2: a node whose fence goes was not on its way to a claim that still waits for it."""
+        back = self._site.loan(loan_name).spec.back if self._site.has_loan(loan_name) else None
+        waiting = {c.metadata.uid for c in self._site.claims() if not c.is_over}
+        if back and back.claim:
+            assert back.claim.uid not in waiting, f"2: loan {loan_name} opened its node to all, not to its claim"
 
     def _note(self, loan: NodeLoan) -> None:
         ended = (job for job in loan.status.jobs if job.action in ("Cancelled", "EndedByDown"))
@@ -74,11 +87,19 @@ class Promises:
 
     def _only_lower_priorities_are_recalled(self) -> None:
         """Promise 3: a claim recalls only loans of strictly lower priority."""
-        priorities = {c.metadata.uid: c.status.priority for c in self._site.claims() if c.status.priority is not None}
+        priorities = {c.metadata.uid: self._site.priority_of(c) for c in self._site.claims()}
         loans = {loan.metadata.name: loan for loan in self._site.loans()}
         for name, uid in self._recalled_for.items():
             if name in loans and uid in priorities:
                 assert loans[name].spec.priority < priorities[uid], f"3: {name} was recalled for a claim no higher"
+
+    def _within_the_flap_budget(self) -> None:
+        """Promise 3: a node changes hands no more often than its pool's budget allows."""
+        budget = self._site.pool().spec.lending.flap_budget
+        since = self._site.now() - timedelta(seconds=budget.window_seconds)
+        started = (loan for loan in self._site.loans() if loan.status.is_true("Fenced") and created(loan) > since)
+        for node, trips in Counter(loan.spec.node_name for loan in started).items():
+            assert trips <= budget.loans, f"3: {node} was lent {trips} times, its budget is {budget.loans}"
 
     def _no_job_lost(self) -> None:
         """Promise 4: a run ends well, or is requeued, or was cancelled by its owner's leave and is reported."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from tests.fakes.kube import FakeKube
 from tests.fakes.slurm import FakeSlurm
@@ -41,6 +42,7 @@ NAMESPACE = "tidegate-system"
 USERS = "team"
 GPU = "nvidia.com/gpu"
 REPLICA_SETS = Kind("replicasets", "apps/v1", "ReplicaSet", namespaced=True)
+T = TypeVar("T")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -188,6 +190,7 @@ class Site:
         self._loop = asyncio.new_event_loop()
         self._now = START
         self._owners: dict[str, Json] = {}
+        self._views: dict[str, tuple[str, Any]] = {}
         self.foreign_drains: dict[str, str] = {}
         """Reasons of drains that somebody else set and that nobody lifted."""
         self.killed_under: list[str] = []
@@ -254,7 +257,16 @@ class Site:
         self.foreign_drains[name] = reason
 
     def resume_by_admin(self, name: str) -> None:
-        """The admin puts it back; a record without slurmd behind it is deleted, as admins do."""
+        """The admin puts it back; a record without slurmd behind it is deleted, as admins do.
+
+        A slurmd that is being ended is gone before the admin has typed the command. On a node without kubelet it is
+        not, and there an admin resumes nothing.
+        """
+        for node in self.nodes():
+            self.kube.kubelet(node)
+        self.sync_slurmds()
+        if name not in self.slurm.nodes or any(pod.deleting and pod.node == name for pod in self.pods() if pod.loan):
+            return
         del self.foreign_drains[name]
         self.slurm.admin_resumes(name)
         if not self.slurm.nodes[name].alive:
@@ -266,15 +278,15 @@ class Site:
 
     def nodes(self) -> dict[str, Node]:
         """The nodes as they are."""
-        return {raw["metadata"]["name"]: views.node(raw) for raw in self.run(self.kube.list(NODES))}
+        return {node.name: node for node in self._all(NODES, views.node)}
 
     def pods(self) -> list[Pod]:
         """The pods as they are, without the finished ones."""
-        return [pod for raw in self.run(self.kube.list(PODS)) if (pod := views.pod(raw))]
+        return [pod for pod in self._all(PODS, views.pod) if pod]
 
     def loans(self) -> list[NodeLoan]:
         """The loans as they are."""
-        return [views.resource(NodeLoan, raw) for raw in self.run(self.kube.list(NODE_LOANS))]
+        return self._all(NODE_LOANS, partial(views.resource, NodeLoan))
 
     def has_loan(self, name: str) -> bool:
         """Whether there is such a loan."""
@@ -286,7 +298,23 @@ class Site:
 
     def claims(self) -> list[CapacityClaim]:
         """The claims as they are."""
-        return [views.resource(CapacityClaim, raw) for raw in self.run(self.kube.list(CAPACITY_CLAIMS))]
+        return self._all(CAPACITY_CLAIMS, partial(views.resource, CapacityClaim))
+
+    def _all(self, kind: Kind, view: Callable[[Json], T]) -> list[T]:
+        """All of a kind. Promises look at everything after each step, so each version of an object is read once."""
+        found = []
+        for raw in self.kube.peek(kind):
+            meta = raw["metadata"]
+            known = self._views.get(meta["uid"])
+            if known is None or known[0] != meta["resourceVersion"]:
+                known = self._views[meta["uid"]] = (meta["resourceVersion"], view(raw))
+            found.append(known[1])
+        return found
+
+    def priority_of(self, claim: CapacityClaim) -> int:
+        """What the claim's PriorityClass is worth."""
+        name = claim.spec.priority_class_name
+        return int(self.run(self.kube.get(PRIORITY_CLASSES, name))["value"]) if name else 0
 
     def pool(self) -> BatchPool:
         """The pool as it is."""

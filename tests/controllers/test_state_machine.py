@@ -40,11 +40,13 @@ class TwoOperators(RuleBasedStateMachine):
         release=st.sampled_from(["24.11", "26.05"]),
         policy=st.sampled_from(["DemandDriven", "Eager"]),
         other=st.sampled_from(["Cancel", "Wait"]),
-        priority=st.sampled_from([-100, -100, 1500]),
+        priority=st.sampled_from([-100, 1000, 1500]),
+        budget=st.sampled_from([1, 2, 50]),
     )
-    def begin(self, release: str, policy: str, other: str, priority: int) -> None:
+    def begin(self, release: str, policy: str, other: str, priority: int, budget: int) -> None:
         self.site = Site(release=release)
-        lending, recall = {"policy": policy}, {"nonRequeueableJobs": other}
+        lending = {"policy": policy, "flapBudget": {"loans": budget}}
+        recall = {"nonRequeueableJobs": other}
         self.patch_pool({"priority": priority, "lending": lending, "recall": recall})
         self.operators = [Operator(self.site), Operator(self.site)]
         self.promises = Promises(self.site)
@@ -102,6 +104,11 @@ class TwoOperators(RuleBasedStateMachine):
     def does_its_job(self, who: int, turns: int) -> None:
         self.site.settle(self.operators[who], turns=turns)
 
+    @rule(who=who, turns=st.sampled_from([10, 30]))
+    def does_its_job_for_long(self, who: int, turns: int) -> None:
+        """Beside two dozen rules that disturb, one that lets whole trips come to their end."""
+        self.site.settle(self.operators[who], turns=turns)
+
     # --- the world
 
     @rule()
@@ -150,10 +157,11 @@ class TwoOperators(RuleBasedStateMachine):
         if pods:
             self.site.run(self.site.kube.delete(PODS, data.draw(st.sampled_from(pods)), USERS, grace_seconds=0))
 
-    @rule(nodes=st.integers(1, 3), ttl=st.sampled_from([None, 20]))
-    def somebody_claims(self, nodes: int, ttl: int | None) -> None:
+    @rule(who=who, nodes=st.integers(1, 3), ttl=st.sampled_from([None, 20]), turns=st.sampled_from([0, 3, 10]))
+    def somebody_claims(self, who: int, nodes: int, ttl: int | None, turns: int) -> None:
         self.counter += 1
         self.site.claim(f"claim-{self.counter}", nodes, ttlSeconds=ttl)
+        self.site.settle(self.operators[who], turns=turns)
 
     @rule(data=st.data())
     def a_claim_is_cancelled(self, data: st.DataObject) -> None:
@@ -209,17 +217,18 @@ class TwoOperators(RuleBasedStateMachine):
         """Let faults and people rest: each loan and claim ends up somewhere for good, and every job ends."""
         site = self.site
         self.slurm_breaks_or_heals("")
-        for name in list(site.foreign_drains):
-            site.resume_by_admin(name)
         for name in site.nodes():
             site.kube.node_lives(name)
             site.run(site.kube.patch(NODES, name, {"spec": {"unschedulable": None}}))
+        for name in list(site.foreign_drains):
+            site.resume_by_admin(name)
         for pod in site.pods():
             if pod.namespace == USERS:
                 site.run(site.kube.delete(PODS, pod.name, USERS, grace_seconds=0))
         for claim in site.claims():
             site.run(site.kube.delete(CAPACITY_CLAIMS, claim.metadata.name, USERS))
-        self.patch_pool({"stopPolicy": "None", "lending": {"cap": None, "policy": "DemandDriven"}})
+        terms = {"cap": None, "policy": "DemandDriven", "flapBudget": {"loans": 100}}
+        self.patch_pool({"stopPolicy": "None", "lending": terms})
         for _ in range(160):
             for operator in self.operators:
                 site.settle(operator, turns=2, seconds=4.0)

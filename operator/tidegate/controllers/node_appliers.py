@@ -104,10 +104,25 @@ async def release_node(command: ReleaseNode, hands: Hands) -> None:
     if loan.status.is_true("Vacated"):
         await _nothing_left(loan, command.cluster_name, hands)
     claim_uid = command.claim_uid
+    if claim_uid is None:
+        await _promised_to_nobody(loan, hands)
     if claim_uid:
         await _patch_node(node, lambda raw, loan_name: fence.swap_fence(raw, loan_name, claim_uid), name, hands)
     else:
         await _patch_node(node, fence.remove_loan_fence, name, hands)
+
+
+async def _promised_to_nobody(loan: NodeLoan, hands: Hands) -> None:
+    """Another operator may have given the node to a claim since the decision was made."""
+    claim = loan.spec.back.claim if loan.spec.back else None
+    if claim is None:
+        return
+    try:
+        live = views.resource(CapacityClaim, await hands.kube.get(CAPACITY_CLAIMS, claim.name, claim.namespace))
+    except NotFound:
+        return
+    if live.metadata.uid == claim.uid and not live.is_over:
+        raise NotYet(f"claim {claim.namespace}/{claim.name} waits for node {loan.spec.node_name}")
 
 
 async def _nothing_left(loan: NodeLoan, cluster_name: str, hands: Hands) -> None:
