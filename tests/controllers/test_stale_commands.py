@@ -149,6 +149,28 @@ def test_the_fence_stays_while_anything_of_the_loan_is_left(
     assert node_of(site) == name
 
 
+def test_a_node_is_not_opened_to_all_when_a_claim_was_given_it_meanwhile(
+    site: Site, operator: Operator, lent: NodeLoan
+) -> None:
+    site.claim("mine")
+    for _ in range(40):
+        operator.read_watch()
+        operator.ask_slurm()
+        for command in operator.decide():
+            if not isinstance(command, ReleaseNode):
+                operator.apply(command)
+        site.turn()
+        site.pass_time(1)
+        if any(isinstance(command, ReleaseNode) for command in operator.decide()):
+            break
+    operator.read_watch()
+    (release,) = [command for command in operator.decide() if isinstance(command, ReleaseNode)]
+    assert not operator.apply(replace(release, claim_uid=None))
+    assert node_of(site) == lent.metadata.name
+    assert operator.apply(release)
+    assert node_of(site) == claim_fence(site.claims()[0].metadata.uid)
+
+
 def test_the_label_of_another_loan_stays(site: Site, operator: Operator) -> None:
     loan, seen = ended(site, operator), site.nodes()["gpu-0"]
     site.slurm.submit(gpus_per_node=2, duration_seconds=1000)
