@@ -61,9 +61,11 @@ class Stage:
         """
         kube = self.kube
         # The garbage collector gets to the ReplicaSets in its own time.
-        for plural in ("deployments", "replicasets", "capacityclaims"):
+        for plural in ("deployments", "replicasets", "statefulsets", "jobs", "capacityclaims"):
             for item in kube.list(plural, WORK):
-                kube.delete(plural, item["metadata"]["name"], WORK)
+                kube.delete(plural, item["metadata"]["name"], WORK, propagationPolicy="Background")
+        if kube.get("namespaces", WORK):
+            self.label_namespace(None)
         for pod in kube.list("pods", WORK):
             kube.delete("pods", pod["metadata"]["name"], WORK, gracePeriodSeconds=0)
         if self._live_jobs():
@@ -212,9 +214,40 @@ class Stage:
         script = CHECKPOINTING_JOB.format(name=name, end=end)
         return self.submit(script, f"--job-name={name}", "--comment=tidegate:signal=USR1", *options)
 
-    def deployment(self, name: str, replicas: int, gpus: int = 2, priority_class: str = PRIORITY_CLASS) -> None:
-        """A service whose replicas take whole nodes."""
-        labels = {"app": name}
+    def deployment(
+        self,
+        name: str,
+        replicas: int,
+        gpus: int = 2,
+        priority_class: str = PRIORITY_CLASS,
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        """A service whose replicas take whole nodes; `labels` come onto its pods."""
+        template = self._template(name, gpus, priority_class, labels)
+        selector = {"matchLabels": {"app": name}}
+        body: Json = {"replicas": replicas, "selector": selector, "template": template}
+        self.kube.create("deployments", {"metadata": {"name": name}, "spec": body}, WORK)
+
+    def stateful_set(self, name: str, replicas: int) -> None:
+        """The same with a StatefulSet."""
+        template = self._template(name)
+        selector = {"matchLabels": {"app": name}}
+        body: Json = {"replicas": replicas, "serviceName": name, "selector": selector, "template": template}
+        self.kube.create("statefulsets", {"metadata": {"name": name}, "spec": body}, WORK)
+
+    def batch_job(self, name: str) -> None:
+        """A Job of Kubernetes with one pod."""
+        template = self._template(name)
+        template["spec"]["restartPolicy"] = "Never"
+        self.kube.create("jobs", {"metadata": {"name": name}, "spec": {"template": template}}, WORK)
+
+    def _template(
+        self,
+        name: str,
+        gpus: int = 2,
+        priority_class: str = PRIORITY_CLASS,
+        labels: Mapping[str, str] | None = None,
+    ) -> Json:
         container = {
             "name": "server",
             "image": self.lab.slurmd_image,
@@ -223,9 +256,12 @@ class Stage:
             "resources": {"limits": {GPU: str(gpus)}},
         }
         spec = {"containers": [container], "terminationGracePeriodSeconds": 0, "priorityClassName": priority_class}
-        template = {"metadata": {"labels": labels}, "spec": spec}
-        body: Json = {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
-        self.kube.create("deployments", {"metadata": {"name": name}, "spec": body}, WORK)
+        return {"metadata": {"labels": {**(labels or {}), "app": name}}, "spec": spec}
+
+    def label_namespace(self, automatic_claims: str | None) -> None:
+        """Opt people's namespace in (`true`) or out (`false`) of automatic claims, or neither."""
+        labels = {"tidegate.dev/automatic-claims": automatic_claims}
+        self.kube.patch("namespaces", WORK, {"metadata": {"labels": labels}})
 
     def scale(self, name: str, replicas: int) -> None:
         """Change the number of a deployment's replicas."""

@@ -7,9 +7,10 @@ from datetime import timedelta
 
 from tests.controllers.site import Site
 from tidegate.api import NodeLoan
-from tidegate.api.names import claim_of_fence
+from tidegate.api.names import CLAIM_LABEL, claim_of_fence
 from tidegate.cluster import views
 from tidegate.cluster.kinds import NODE_LOANS, NODES
+from tidegate.sharing.claims import is_automatic
 from tidegate.sharing.index import created, extra_of
 
 GPU = "nvidia.com/gpu"
@@ -31,6 +32,7 @@ class Promises:
         self._released_to_the_claimant_only()
         self._within_the_flap_budget()
         self._only_lower_priorities_are_recalled()
+        self._one_claim_for_each_controller()
         self._no_job_lost()
         self._foreign_drains_stay()
 
@@ -100,6 +102,11 @@ class Promises:
         started = (loan for loan in self._site.loans() if loan.status.is_true("Fenced") and created(loan) > since)
         for node, trips in Counter(loan.spec.node_name for loan in started).items():
             assert trips <= budget.loans, f"3: {node} was lent {trips} times, its budget is {budget.loans}"
+
+    def _one_claim_for_each_controller(self) -> None:
+        """A controller has one automatic claim; a second only while one operator did not see what the other made."""
+        live = Counter(c.metadata.labels[CLAIM_LABEL] for c in self._site.claims() if is_automatic(c) and not c.is_over)
+        assert not [uid for uid, count in live.items() if count > 2], f"several claims for one controller: {live}"
 
     def _no_job_lost(self) -> None:
         """Promise 4: a run ends well, or is requeued, or was cancelled by its owner's leave and is reported."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -21,27 +22,31 @@ from tidegate.cluster.errors import Unreachable as KubeUnreachable
 from tidegate.cluster.kinds import (
     BATCH_POOLS,
     CAPACITY_CLAIMS,
+    DEPLOYMENTS,
+    NAMESPACES,
     NODE_LOANS,
     NODES,
     PODS,
     PRIORITY_CLASSES,
+    REPLICA_SETS,
     SLURM_CLUSTERS,
     Kind,
 )
 from tidegate.controllers.appliers import apply
 from tidegate.controllers.hands import Hands
+from tidegate.controllers.owners import Owners
 from tidegate.controllers.world import WATCHED, World
 from tidegate.sharing.commands import Command
 from tidegate.sharing.decide import decide
 from tidegate.sharing.idleness import track_idle
 from tidegate.sharing.snapshot import Node, Pod, SlurmState
+from tidegate.sharing.waiting import is_stuck, track_waiting
 from tidegate.slurm.errors import SlurmError
 from tidegate.slurm.errors import Unreachable as SlurmUnreachable
 
 NAMESPACE = "tidegate-system"
 USERS = "team"
 GPU = "nvidia.com/gpu"
-REPLICA_SETS = Kind("replicasets", "apps/v1", "ReplicaSet", namespaced=True)
 T = TypeVar("T")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -109,6 +114,8 @@ class Operator:
         self.world = World()
         self.slurm = SlurmState()
         self.idle_since: dict[str, datetime] = {}
+        self.waiting_since: dict[str, datetime] = {}
+        self.owners = Owners(self.hands.kube, self._site.now)
         self.position = self._site.kube.resource_version
         for kind in WATCHED:
             for raw in self._site.run(self._site.kube.list(kind)):
@@ -145,8 +152,12 @@ class Operator:
         """What this operator would do now, on what it has seen."""
         slurm = {"site": self.slurm}
         now = self._site.now()
-        self.idle_since = track_idle(self.idle_since, self.world.snapshot(slurm, {}), now)
-        return decide(self.world.snapshot(slurm, self.idle_since), now)
+        self._site.run(self.owners.look(filter(is_stuck, self.world.all(PODS).values())))
+        snapshot = self.world.snapshot(slurm, {})
+        self.idle_since = track_idle(self.idle_since, snapshot, now)
+        self.waiting_since = track_waiting(self.waiting_since, snapshot, now)
+        seen = replace(snapshot, idle_since=self.idle_since, waiting_since=self.waiting_since)
+        return decide(replace(seen, owners=self.owners.above), now)
 
     @property
     def hands(self) -> Hands:
@@ -197,6 +208,7 @@ class Site:
         """Nodes whose slurmd was ended while jobs ran there."""
         self.kube = FakeKube(self.now)
         self.slurm = FakeSlurm(clock=self.now, release=release, partitions={"lent": ("lent",)})
+        self.make(NAMESPACES, {"metadata": {"name": USERS}})
         for name, value in (("inference", 1000), ("urgent", 2000), ("tidegate-slurmd", 10**9)):
             self.make(PRIORITY_CLASSES, {"metadata": {"name": name}, "value": value})
         for number in range(nodes):
@@ -320,12 +332,17 @@ class Site:
         """The pool as it is."""
         return views.resource(BatchPool, self.run(self.kube.get(BATCH_POOLS, "batch")))
 
-    def gpu_pod(self, name: str, owner: str, gpus: int = 2, priority_class: str = "inference") -> Json:
-        """A pod of a controller that asks for GPUs."""
+    def gpu_pod(
+        self, name: str, owner: str, gpus: int = 2, priority_class: str = "inference", revision: int = 1
+    ) -> Json:
+        """A pod of a Deployment that asks for GPUs; each revision has a ReplicaSet of its own."""
+        replicas = f"{owner}-{revision}"
         if owner not in self._owners:
-            self._owners[owner] = self.make(REPLICA_SETS, {"metadata": {"name": owner}, "spec": {}}, USERS)
-        uid = self._owners[owner]["metadata"]["uid"]
-        reference = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": uid, "controller": True}
+            self._owners[owner] = self.make(DEPLOYMENTS, {"metadata": {"name": owner}, "spec": {}}, USERS)
+        if replicas not in self._owners:
+            metadata = {"name": replicas, "ownerReferences": [_controlled_by(self._owners[owner])]}
+            self._owners[replicas] = self.make(REPLICA_SETS, {"metadata": metadata, "spec": {}}, USERS)
+        reference = _controlled_by(self._owners[replicas])
         container = {"name": "main", "resources": {"requests": {GPU: str(gpus)}, "limits": {GPU: str(gpus)}}}
         return self.make(
             PODS,
@@ -355,6 +372,11 @@ class Site:
             operator.round()
             self.turn()
             self.pass_time(seconds)
+
+
+def _controlled_by(owner: Json) -> Json:
+    named = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "controller": True}
+    return named | {key: owner["metadata"][key] for key in ("name", "uid")}
 
 
 _TERMS: Json = {

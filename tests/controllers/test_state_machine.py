@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.controllers.promises import Promises
 from tests.controllers.site import USERS, Operator, Site
-from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, NODES, PODS
+from tidegate.api.names import AUTOMATIC_LABEL
+from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NAMESPACES, NODE_LOANS, NODES, PODS
 
 STEPS = 80
 
@@ -140,10 +141,16 @@ class TwoOperators(RuleBasedStateMachine):
             comment="tidegate:signal=USR1" if declares else "",
         )
 
-    @rule(gpus=st.integers(1, 2), urgent=st.booleans())
-    def a_gpu_pod_is_made(self, gpus: int, urgent: bool) -> None:
+    @rule(gpus=st.integers(1, 2), urgent=st.booleans(), revision=st.integers(1, 2))
+    def a_gpu_pod_is_made(self, gpus: int, urgent: bool, revision: int) -> None:
         self.counter += 1
-        self.site.gpu_pod(f"web-{self.counter}", f"web-{int(urgent)}", gpus, "urgent" if urgent else "inference")
+        class_ = "urgent" if urgent else "inference"
+        self.site.gpu_pod(f"web-{self.counter}", f"web-{int(urgent)}", gpus, class_, revision)
+
+    @rule(said=st.sampled_from([None, "true", "false"]))
+    def a_namespace_opts_in_or_out(self, said: str | None) -> None:
+        labels = {AUTOMATIC_LABEL: said}
+        self.site.run(self.site.kube.patch(NAMESPACES, USERS, {"metadata": {"labels": labels}}))
 
     @rule(node=node_names)
     def a_pod_is_bound_by_an_old_decision(self, node: str) -> None:

@@ -123,6 +123,7 @@ def pod(
     node_selector: Mapping[str, str] | None = None,
     required_affinity: Sequence[tuple[tuple[str, str, tuple[str, ...]], ...]] = (),
     resource: str = GPU,
+    labels: Mapping[str, str] | None = None,
 ) -> Pod:
     """A GPU pod: running `on` a node, or pending and found unschedulable. `owner` names its ReplicaSet."""
     return Pod(
@@ -139,7 +140,7 @@ def pod(
         owner=Owner("apps/v1", "ReplicaSet", owner, f"uid-{owner}")
         if owner
         else Owner("v1", "Pod", name, f"uid-{name}"),
-        labels={CLAIM_LABEL: claim} if claim else {},
+        labels={**(labels or {}), **({CLAIM_LABEL: claim} if claim else {})},
         annotations={},
         tolerations=tuple(tolerations),
         node_selector=node_selector or {},
@@ -432,15 +433,22 @@ def snapshot(
     priority_classes: Mapping[str, int] | None = None,
     default_priority_class: str = "",
     template_problems: Mapping[str, str] | None = None,
+    namespaces: Mapping[str, Mapping[str, str]] | None = None,
+    waiting_since: Mapping[str, datetime] | None = None,
+    owners: Mapping[str, tuple[Owner, ...]] | None = None,
 ) -> Snapshot:
-    """A world of these things; beside them one pool, one SlurmCluster and a Slurm that answers. Nodes idle for long."""
+    """A world of these things; beside them one pool, one SlurmCluster and a Slurm that answers. Nodes idle for long.
+
+    Pods wait for a minute. All controllers of pods are at the top unless `owners` says what was read.
+    """
     nodes = {thing.name: thing for thing in things if isinstance(thing, Node)}
     pools = tuple(thing for thing in things if isinstance(thing, BatchPool)) or (pool(),)
     clusters = [thing for thing in things if isinstance(thing, SlurmCluster)] or [cluster()]
+    pods = tuple(thing for thing in things if isinstance(thing, Pod))
     state = next((thing for thing in things if isinstance(thing, SlurmState)), slurm())
     return Snapshot(
         nodes=nodes,
-        pods=tuple(thing for thing in things if isinstance(thing, Pod)),
+        pods=pods,
         pools=pools,
         clusters={one.metadata.name: one for one in clusters},
         slurm={clusters[0].metadata.name: state},
@@ -448,6 +456,9 @@ def snapshot(
         claims=tuple(thing for thing in things if isinstance(thing, CapacityClaim)),
         priority_classes={"low": -200, "high": 1000, **(priority_classes or {})},
         default_priority_class=default_priority_class,
+        waiting_since={pod.uid: ago(60) for pod in pods} if waiting_since is None else waiting_since,
+        namespaces=namespaces or {},
+        owners={pod.owner.uid: () for pod in pods} if owners is None else owners,
         idle_since=dict.fromkeys(nodes, ago(10_000)) if idle_since is None else idle_since,
         template_problems=template_problems or {},
     )

@@ -32,8 +32,8 @@ from tests.sharing.build import (
     snapshot,
 )
 from tidegate.api import CapacityClaimStatus, Condition, TouchedJob
-from tidegate.api.names import claim_fence
-from tidegate.sharing.snapshot import SlurmState, Snapshot, Taint
+from tidegate.api.names import AUTOMATIC_LABEL, claim_fence
+from tidegate.sharing.snapshot import Owner, SlurmState, Snapshot, Taint
 
 NODE_NAMES = ("gpu-1", "gpu-2", "gpu-3", "gpu-4")
 CLAIM_NAMES = ("c1", "c2", "auto-web", "auto-api")
@@ -47,6 +47,7 @@ BACK_STEPS = (
     LEFT,
     CLEAN,
 )
+SITE = Owner("apps/v1", "Deployment", "site", "uid-site")
 sometimes = st.integers(0, 7).map(lambda n: n == 0)
 
 
@@ -72,7 +73,10 @@ def worlds(draw: st.DrawFn) -> Snapshot:
     things.append(draw(_slurm(records)))
     nodes = [thing.name for thing in things if hasattr(thing, "taints")]
     idle = {name: ago(draw(SECONDS)) for name in nodes if not draw(sometimes)}
-    return snapshot(*things, idle_since=idle)
+    owners = {"uid-web": draw(st.sampled_from([(), (), (SITE,)])), "uid-api": draw(st.sampled_from([(), (SITE,)]))}
+    said = draw(st.sampled_from([{}, {}, {AUTOMATIC_LABEL: "false"}]))
+    waiting = {f"uid-w{number}": ago(draw(st.sampled_from([0, 0.1, 1, 60]))) for number in range(4)}
+    return snapshot(*things, idle_since=idle, owners=owners, namespaces={"team": said}, waiting_since=waiting)
 
 
 @st.composite
@@ -100,6 +104,7 @@ def _pools(draw: st.DrawFn, name: str = "batch") -> Any:
         created=ago(100_000 if name == "batch" else 50_000),
         stopPolicy=draw(st.sampled_from(["None", "None", "None", "Hold", "HoldAndDrain"])),
         historyLimit=draw(st.sampled_from([0, 1, 50])),
+        claims={"automatic": draw(st.sampled_from(["OptOut", "OptOut", "OptIn"]))},
         slurmClusterName=draw(st.sampled_from(["slurm", "slurm", "slurm", "slurm", "other"])),
     )
 
@@ -240,6 +245,7 @@ def _pending_pod(draw: st.DrawFn, number: int) -> Any:
         deleting=draw(sometimes),
         claim=draw(st.sampled_from(["", "", "c1"])),
         node_selector=draw(st.sampled_from([{}, {}, {"zone": "a"}])),
+        labels=draw(st.sampled_from([{}, {}, {}, {AUTOMATIC_LABEL: "true"}, {AUTOMATIC_LABEL: "false"}])),
     )
 
 

@@ -141,6 +141,17 @@ class Recall(Model):
         return default.to_json() | {to_camel(key): value for key, value in given.items()}
 
 
+class Claims(Model):
+    """What may be claimed."""
+
+    automatic: Literal["OptOut", "OptIn"] = Field(
+        default="OptOut",
+        description="For which pending GPU pods Tidegate makes claims by itself. `OptOut`: for all but those whose "
+        'label `tidegate.dev/automatic-claims` is "false". `OptIn`: for those where it is "true". '
+        "A pod without the label has that of its namespace.",
+    )
+
+
 class Slurmd(Model):
     """The pod that runs slurmd on a lent node."""
 
@@ -224,6 +235,7 @@ class BatchPoolSpec(Model):
     slurmd: Slurmd = Field(description="The pod that runs slurmd on a lent node.")
     lending: Lending = Field(default=Lending(), description="When nodes are lent and when they go home by themselves.")
     recall: Recall = Field(default=Recall(), description="How nodes are taken back.")
+    claims: Claims = Field(default=Claims(), description="What may be claimed.")
     history_limit: int = Field(
         default=50, description="Ended loans of the pool that are kept to look at.", ge=0, le=1000
     )

@@ -15,6 +15,8 @@ LOAN_LABEL = f"{GROUP}/loan"
 """On a Node: the loan whose slurmd pod may be bound there. On a slurmd pod: its loan."""
 CLAIM_LABEL = f"{GROUP}/claim"
 """On a pod: the explicit CapacityClaim in its namespace that it is for. On an automatic claim: the controller's UID."""
+AUTOMATIC_LABEL = f"{GROUP}/automatic-claims"
+"""On a pod or a namespace: whether Tidegate makes claims for pending GPU pods. The pod's goes first."""
 POOL_LABEL = f"{GROUP}/pool"
 
 RETURN_FINALIZER = f"{GROUP}/return"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from tidegate import __version__
@@ -9,8 +10,11 @@ from tidegate.api.names import API_VERSION
 from tidegate.cli.failures import Failed
 from tidegate.cluster.client import KubeApi
 from tidegate.cluster.errors import NotFound
+from tidegate.cluster.kinds import CAPACITY_CLAIMS, PODS
+from tidegate.controllers.owners import Owners
 from tidegate.controllers.world import WATCHED, World
 from tidegate.sharing.index import Index
+from tidegate.sharing.waiting import is_stuck
 
 
 async def look(kube: KubeApi, now: datetime) -> Index:
@@ -23,6 +27,11 @@ async def look(kube: KubeApi, now: datetime) -> Index:
         for kind in WATCHED:
             for item in await kube.list(kind):
                 world.put(kind, item)
+        claimed = {claim.metadata.namespace for claim in world.all(CAPACITY_CLAIMS).values()}
+        pods = [p for p in world.all(PODS).values() if p.gpus and (p.namespace in claimed or is_stuck(p))]
+        owners = Owners(kube, lambda: now)
+        while await owners.look(pods):
+            pass
     except NotFound:
         raise Failed(
             f"The cluster does not know {API_VERSION}: install the CRDs of release {__version__} "
@@ -30,4 +39,4 @@ async def look(kube: KubeApi, now: datetime) -> Index:
         ) from None
     finally:
         await kube.close()
-    return Index(world.snapshot({}, {}), now)
+    return Index(replace(world.snapshot({}, {}), owners=owners.above), now)

@@ -73,7 +73,7 @@ def pod(raw: Json) -> Pod | None:
         memory_mib=math.ceil(needed.get("memory", 0) / _MIB),
         priority=spec.get("priority") or 0,
         priority_class_name=spec.get("priorityClassName") or "",
-        owner=_owner(metadata),
+        owner=controller(metadata) or Owner("v1", "Pod", metadata["name"], metadata.get("uid", "")),
         labels=labels,
         annotations=_annotations(metadata),
         tolerations=_tolerations(spec.get("tolerations") or ()),
@@ -86,6 +86,14 @@ def pod(raw: Json) -> Pod | None:
         waiting_reason=_waiting_reason(status),
         scheduler_message=_cut(scheduled.get("message") or "") if scheduled.get("status") == "False" else "",
     )
+
+
+def controller(metadata: Json) -> Owner | None:
+    """The object's controller, or None when nothing controls it."""
+    for reference in metadata.get("ownerReferences") or ():
+        if reference.get("controller"):
+            return Owner(reference["apiVersion"], reference["kind"], reference["name"], reference["uid"])
+    return None
 
 
 def resource(model: type[Resource], raw: Json) -> Resource:
@@ -172,13 +180,6 @@ def _condition(status: Json, type_: str) -> Json:
 def _annotations(metadata: Json) -> dict[str, str]:
     found = metadata.get("annotations") or {}
     return {key: value for key, value in found.items() if key.startswith(_KEPT_ANNOTATIONS)}
-
-
-def _owner(metadata: Json) -> Owner:
-    for reference in metadata.get("ownerReferences") or ():
-        if reference.get("controller"):
-            return Owner(reference["apiVersion"], reference["kind"], reference["name"], reference["uid"])
-    return Owner("v1", "Pod", metadata["name"], metadata.get("uid", ""))
 
 
 def _tolerations(raw: Iterable[Json]) -> tuple[Toleration, ...]:

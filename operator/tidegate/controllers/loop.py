@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from tidegate.cluster.kinds import BATCH_POOLS, NODE_LOANS, SLURM_CLUSTERS
+from tidegate.cluster.kinds import BATCH_POOLS, NODE_LOANS, PODS, SLURM_CLUSTERS
 from tidegate.controllers import metrics
 from tidegate.controllers.appliers import apply_all
 from tidegate.controllers.hands import Hands
+from tidegate.controllers.owners import Owners
 from tidegate.controllers.slurm_watch import SlurmWatch
 from tidegate.controllers.world import World
 from tidegate.sharing.decide import decide
@@ -20,6 +21,7 @@ from tidegate.sharing.idleness import track_idle
 from tidegate.sharing.index import Index
 from tidegate.sharing.snapshot import Snapshot
 from tidegate.sharing.standing import stage
+from tidegate.sharing.waiting import is_stuck, next_settled, track_waiting
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
@@ -36,8 +38,10 @@ class Loop:
         self._slurm = slurm
         self._hands = hands
         self._clock = clock
+        self._owners = Owners(hands.kube, clock)
         self._dirty = asyncio.Event()
         self._idle_since: dict[str, datetime] = {}
+        self._waiting_since: dict[str, datetime] = {}
         self.last_round: float | None = None
         """When the last round ended, by the monotonic clock."""
 
@@ -49,21 +53,27 @@ class Loop:
         """Rounds for ever; cancel it to stop."""
         while True:
             try:
-                await asyncio.wait_for(self._dirty.wait(), TICK_SECONDS)
+                await asyncio.wait_for(self._dirty.wait(), self._patience())
                 await asyncio.sleep(SETTLE_SECONDS)
             except TimeoutError:
-                log.debug("nothing happened for %s s", TICK_SECONDS)
+                log.debug("nothing happened for a while")
             self._dirty.clear()
             if await self.round():
                 self._dirty.set()
             self.last_round = time.monotonic()
             metrics.LAST_ROUND.set(time.time())
 
+    def _patience(self) -> float:
+        soon = next_settled(self._waiting_since, self._clock())
+        return TICK_SECONDS if soon is None else min(soon, TICK_SECONDS)
+
     async def round(self) -> int:
         """One round. How many commands had their effect."""
         self._slurm.follow(self._world.all(SLURM_CLUSTERS), self._in_transition())
         if not self._hands.may_act():
             return 0
+        if await self._owners.look(filter(is_stuck, self._world.all(PODS).values())):
+            self._dirty.set()
         snapshot = self._observe()
         with metrics.LOOP_SECONDS.labels("decide").time():
             now = self._clock()
@@ -75,8 +85,15 @@ class Loop:
     def _observe(self) -> Snapshot:
         with metrics.LOOP_SECONDS.labels("observe").time():
             snapshot = self._world.snapshot(self._slurm.states, self._idle_since)
-            self._idle_since = track_idle(self._idle_since, snapshot, self._clock())
-            return replace(snapshot, idle_since=self._idle_since)
+            now = self._clock()
+            self._idle_since = track_idle(self._idle_since, snapshot, now)
+            self._waiting_since = track_waiting(self._waiting_since, snapshot, now)
+            return replace(
+                snapshot,
+                idle_since=self._idle_since,
+                waiting_since=self._waiting_since,
+                owners=self._owners.above,
+            )
 
     def _in_transition(self) -> set[str]:
         """Slurm clusters that a node is joining or leaving."""

@@ -14,6 +14,7 @@ from tidegate.cluster.client import Json
 from tidegate.cluster.kinds import (
     BATCH_POOLS,
     CAPACITY_CLAIMS,
+    NAMESPACES,
     NODE_LOANS,
     NODES,
     PODS,
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 _VIEWS: Mapping[Kind, Callable[[Json], Any]] = {
     NODES: views.node,
     PODS: views.pod,
+    NAMESPACES: lambda raw: raw["metadata"].get("labels") or {},
     PRIORITY_CLASSES: lambda raw: (int(raw["value"]), bool(raw.get("globalDefault"))),
     SLURM_CLUSTERS: lambda raw: views.resource(SlurmCluster, raw),
     BATCH_POOLS: lambda raw: views.resource(BatchPool, raw),
@@ -98,6 +100,7 @@ class World:
             claims=tuple(self.all(CAPACITY_CLAIMS).values()),
             priority_classes={name: value for name, (value, _) in classes.items()},
             default_priority_class=next((name for name, (_, default) in classes.items() if default), ""),
+            namespaces=self.all(NAMESPACES),
             idle_since=idle_since,
             template_problems={name: words for name, pool in pools.items() if (words := template_problem(pool))},
         )

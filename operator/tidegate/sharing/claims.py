@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from tidegate.api import BatchPool, CapacityClaim, CapacityClaimSpec, CapacityClaimStatus, HolderReference, NodeLoan
+from tidegate.api import BatchPool, CapacityClaim, CapacityClaimStatus, NodeLoan
 from tidegate.api.names import CLAIM_LABEL, FENCE_TAINT, claim_fence, claim_of_fence
 from tidegate.sharing.commands import (
     Command,
-    CreateClaim,
     ForgetClaim,
     FreeNode,
     HoldNode,
@@ -21,7 +19,8 @@ from tidegate.sharing.commands import (
 from tidegate.sharing.fit import extra_nodes_needed, may_run
 from tidegate.sharing.index import Index, created, wants_gpu
 from tidegate.sharing.lending import free_nodes
-from tidegate.sharing.snapshot import Node, Owner, Pod, Taint
+from tidegate.sharing.snapshot import Node, Pod, Taint
+from tidegate.sharing.waiting import is_served, is_settled
 
 FORGET_SECONDS = 600
 """An automatic claim that is over is kept this long to look at."""
@@ -44,7 +43,8 @@ def pods_of(claim: CapacityClaim, index: Index) -> Sequence[Pod]:
     """The pods that the claim's nodes are for, bound or not."""
     namespace, holder = claim.metadata.namespace or "", claim.spec.holder_ref
     if holder:
-        return index.pods_by_owner.get((namespace, holder.uid), ())
+        mine = index.claim_of_holder.get((namespace, holder.uid), claim.metadata.uid) == claim.metadata.uid
+        return index.pods_by_owner.get((namespace, holder.uid), ()) if mine else ()
     return index.pods_by_claim_label.get((namespace, claim.metadata.name), ())
 
 
@@ -63,7 +63,9 @@ def nodes_lacking(claim: CapacityClaim, pool: BatchPool, index: Index) -> int:
     held, coming = held_nodes(claim, index), coming_loans(claim, index)
     if not is_automatic(claim):
         return max(claim.spec.nodes - len(held) - len(coming), 0)
-    return max(_needed_now(_waiting(claim, pool, index), held, pool, index) - len(coming), 0)
+    needed = needed_now(_waiting(claim, pool, index), held, pool, index)
+    # What goes beyond its size waits until that was raised: then the pods that need it are all there.
+    return max(min(needed, claim.spec.nodes - len(held)) - len(coming), 0)
 
 
 def helpful(claim: CapacityClaim, loans: Iterable[NodeLoan], pool: BatchPool, index: Index) -> list[NodeLoan]:
@@ -76,52 +78,18 @@ def helpful(claim: CapacityClaim, loans: Iterable[NodeLoan], pool: BatchPool, in
 
 
 def _waiting(claim: CapacityClaim, pool: BatchPool, index: Index) -> list[Pod]:
-    return [p for p in pods_of(claim, index) if not p.node and not p.gated and wants_gpu(p, pool)]
+    return [p for p in _unbound(claim, pool, index) if not p.gated and wants_gpu(p, pool)]
 
 
-def _needed_now(pods: list[Pod], held: Sequence[Node], pool: BatchPool, index: Index) -> int:
+def _unbound(claim: CapacityClaim, pool: BatchPool, index: Index) -> list[Pod]:
+    pods = [pod for pod in pods_of(claim, index) if not pod.node]
+    return [pod for pod in pods if is_served(pod, pool, index)] if is_automatic(claim) else pods
+
+
+def needed_now(pods: list[Pod], held: Sequence[Node], pool: BatchPool, index: Index) -> int:
+    """How many nodes of the pool that are on loan the pods need beside those held for them."""
     lent = [n for n in index.nodes_of_pool[pool.metadata.name] if n.name in index.active_loans]
     return extra_nodes_needed(pods, held, lent, pool, index)
-
-
-def make_automatic(index: Index) -> list[Command]:
-    """A claim for each controller with unschedulable GPU pods that a node on loan could run."""
-    covered = {claim.spec.holder_ref.uid for claim in index.live_claims.values() if claim.spec.holder_ref}
-    waiting: dict[tuple[str, str], list[Pod]] = defaultdict(list)
-    for pod in index.snapshot.pods:
-        stuck = not pod.node and pod.unschedulable and not pod.gated and not pod.deleting
-        if stuck and pod.gpus and pod.loan is None and CLAIM_LABEL not in pod.labels and pod.owner.uid not in covered:
-            waiting[(pod.namespace, pod.owner.uid)].append(pod)
-    commands: list[Command] = []
-    for (namespace, _), pods in sorted(waiting.items()):
-        pool = next((p for p in index.pools.values() if any(_helped(pod, p, index) for pod in pods)), None)
-        if pool is None:
-            continue
-        helped = [pod for pod in pods if _helped(pod, pool, index)]
-        commands.append(_automatic_claim(namespace, pods[0].owner, helped, pool, index))
-    return commands
-
-
-def _helped(pod: Pod, pool: BatchPool, index: Index) -> bool:
-    nodes = index.nodes_of_pool[pool.metadata.name]
-    return wants_gpu(pod, pool) and any(n.name in index.active_loans and may_run(pod, n) for n in nodes)
-
-
-def _automatic_claim(namespace: str, owner: Owner, pods: list[Pod], pool: BatchPool, index: Index) -> CreateClaim:
-    number = 1 + sum(c.metadata.labels.get(CLAIM_LABEL) == owner.uid for c in index.snapshot.claims)
-    taken = {c.metadata.name for c in index.snapshot.claims if c.metadata.namespace == namespace}
-    stem = f"{owner.kind.lower()}-{owner.name}"[:200]
-    while f"{stem}-{number}" in taken:
-        number += 1
-    first = max(pods, key=lambda p: p.priority)
-    spec = CapacityClaimSpec(
-        pool_name=pool.metadata.name,
-        nodes=max(_needed_now(pods, [], pool, index), 1),
-        holder_ref=HolderReference(api_version=owner.api_version, kind=owner.kind, name=owner.name, uid=owner.uid),
-        priority_class_name=first.priority_class_name or None,
-        recall_class=pool.spec.recall.automatic_class,
-    )
-    return CreateClaim(namespace, f"{stem}-{number}", owner, spec)
 
 
 def tend(claim: CapacityClaim, index: Index) -> list[Command]:
@@ -132,13 +100,13 @@ def tend(claim: CapacityClaim, index: Index) -> list[Command]:
     fence = Taint(FENCE_TAINT, claim_fence(claim.metadata.uid), "NoSchedule")
     commands: list[Command] = [
         TolerateFence(pod, claim.metadata.uid)
-        for pod in pods_of(claim, index)
-        if not pod.node and not any(t.tolerates(fence) for t in pod.tolerations)
+        for pod in _unbound(claim, pool, index)
+        if not any(t.tolerates(fence) for t in pod.tolerations)
     ]
     if is_automatic(claim):
         held, coming = held_nodes(claim, index), coming_loans(claim, index)
-        needed = len(held) + max(_needed_now(_waiting(claim, pool, index), held, pool, index), len(coming))
-        if needed > claim.spec.nodes:
+        needed = len(held) + max(needed_now(_waiting(claim, pool, index), held, pool, index), len(coming))
+        if needed > claim.spec.nodes and is_settled(_waiting(claim, pool, index), index):
             commands.append(ResizeClaim(claim, needed))
     return commands
 

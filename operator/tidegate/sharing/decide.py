@@ -6,8 +6,9 @@ from datetime import datetime
 
 from tidegate.api import BatchPool
 from tidegate.api.names import RETURN_FINALIZER
+from tidegate.sharing.automatic import make_automatic
 from tidegate.sharing.budgets import in_window
-from tidegate.sharing.claims import hold_free, in_order, let_go, make_automatic, tend, write_status
+from tidegate.sharing.claims import hold_free, in_order, let_go, tend, write_status
 from tidegate.sharing.commands import Command, ForgetLoan, GuardPool
 from tidegate.sharing.index import Index, created
 from tidegate.sharing.lending import lend

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan
 from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, slurm_node_name
-from tidegate.sharing.snapshot import Node, Pod, SlurmJob, SlurmNode, SlurmState, Snapshot
+from tidegate.sharing.snapshot import Node, Owner, Pod, SlurmJob, SlurmNode, SlurmState, Snapshot
 
 STALE_SECONDS = 20
 """An observation of Slurm older than this (plus the poll period) proves nothing any more."""
@@ -47,13 +47,38 @@ class Index:
                 found[pod.node].append(pod)
         return found
 
+    def controllers_of(self, pod: Pod) -> tuple[Owner, ...]:
+        """The pod's controllers, the nearest first, the top last; a bare pod is its own. None if not all are known."""
+        if pod.owner.uid == pod.uid:
+            return (pod.owner,)
+        above = self.snapshot.owners.get(pod.owner.uid)
+        return () if above is None else (pod.owner, *above)
+
+    @cached_property
+    def claim_of_holder(self) -> dict[tuple[str, str], str]:
+        """UID of the live claim for a controller's pods, by namespace and the controller's UID; of two the older."""
+        found: dict[tuple[str, str], str] = {}
+        for claim in sorted(self.live_claims.values(), key=lambda c: (created(c), c.metadata.uid)):
+            if claim.spec.holder_ref:
+                found.setdefault((claim.metadata.namespace or "", claim.spec.holder_ref.uid), claim.metadata.uid)
+        return found
+
     @cached_property
     def pods_by_owner(self) -> dict[tuple[str, str], list[Pod]]:
-        """By namespace and UID of the controller (or of the bare pod itself), without those that are being deleted."""
+        """By namespace and UID of the nearest controller that a claim is for, else of the top one (a bare pod's own).
+
+        Without pods that are being deleted. So each pod is one claim's at most.
+        """
+        keys: dict[tuple[str, str], str] = {}
         found: dict[tuple[str, str], list[Pod]] = defaultdict(list)
         for pod in self.snapshot.pods:
-            if not pod.deleting:
-                found[pod.namespace, pod.owner.uid].append(pod)
+            if pod.deleting:
+                continue
+            direct = (pod.namespace, pod.owner.uid)
+            if direct not in keys:
+                uids = [owner.uid for owner in self.controllers_of(pod)] or [pod.owner.uid]
+                keys[direct] = next((u for u in uids if (pod.namespace, u) in self.claim_of_holder), uids[-1])
+            found[pod.namespace, keys[direct]].append(pod)
         return found
 
     @cached_property

@@ -249,7 +249,13 @@ class Snapshot:
     claims: tuple[CapacityClaim, ...]
     priority_classes: Mapping[str, int]
     default_priority_class: str = ""
+    namespaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The labels of each namespace."""
+    owners: Mapping[str, tuple[Owner, ...]] = field(default_factory=dict)
+    """By the UID of a pod's controller those above it, the nearest first; one that is not here was not read."""
     idle_since: Mapping[str, datetime] = field(default_factory=dict)
     """Nodes without a GPU pod of others, and since when that was seen."""
+    waiting_since: Mapping[str, datetime] = field(default_factory=dict)
+    """Since when each pod, by UID, was seen to wait for GPUs in vain."""
     template_problems: Mapping[str, str] = field(default_factory=dict)
     """Pools of whose template no slurmd pod can be made, each with one sentence why."""

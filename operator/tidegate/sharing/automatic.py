@@ -1,0 +1,71 @@
+"""Claims that Tidegate makes by itself: one for each controller with pending GPU pods that a lent node could run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from tidegate.api import BatchPool, CapacityClaim, CapacityClaimSpec, HolderReference
+from tidegate.api.names import CLAIM_LABEL
+from tidegate.sharing.claims import is_automatic, needed_now
+from tidegate.sharing.commands import Command, CreateClaim
+from tidegate.sharing.fit import may_run
+from tidegate.sharing.index import Index
+from tidegate.sharing.snapshot import Owner, Pod
+from tidegate.sharing.waiting import is_served, is_settled, is_stuck
+
+
+def make_automatic(index: Index) -> list[Command]:
+    """The claims that are lacking."""
+    commands: list[Command] = []
+    for (namespace, _), pods in sorted(_without_claim(index).items()):
+        owner = index.controllers_of(pods[0])[-1]
+        if not is_settled(pods, index):
+            continue
+        for pool in index.pools.values():
+            if helped := [pod for pod in pods if _is_helped(pod, pool, index)]:
+                commands.append(_claim(namespace, owner, helped, pool, index))
+                break
+    return commands
+
+
+def _without_claim(index: Index) -> dict[tuple[str, str], list[Pod]]:
+    """Pods that are stuck, by namespace and UID of the top controller; those with a claim, or a recent one that ended
+    without serving them, are left out, and those whose controllers were not read yet.
+    """
+    covered = {c.spec.holder_ref.uid for c in index.live_claims.values() if c.spec.holder_ref}
+    covered |= {
+        c.metadata.labels[CLAIM_LABEL] for c in index.snapshot.claims if is_automatic(c) and _is_expired(c, index)
+    }
+    waiting: dict[tuple[str, str], list[Pod]] = defaultdict(list)
+    for pod in filter(is_stuck, index.snapshot.pods):
+        controllers = index.controllers_of(pod)
+        if controllers and not any(owner.uid in covered for owner in controllers):
+            waiting[pod.namespace, controllers[-1].uid].append(pod)
+    return waiting
+
+
+def _is_expired(claim: CapacityClaim, index: Index) -> bool:
+    """Whether it ended without leave of its pods. A new one waits until it is forgotten, so that claims do not flap."""
+    return claim.status.is_true("Expired") or index.is_expired(claim)
+
+
+def _is_helped(pod: Pod, pool: BatchPool, index: Index) -> bool:
+    nodes = index.nodes_of_pool[pool.metadata.name]
+    return is_served(pod, pool, index) and any(n.name in index.active_loans and may_run(pod, n) for n in nodes)
+
+
+def _claim(namespace: str, owner: Owner, pods: list[Pod], pool: BatchPool, index: Index) -> CreateClaim:
+    number = 1 + sum(c.metadata.labels.get(CLAIM_LABEL) == owner.uid for c in index.snapshot.claims)
+    taken = {c.metadata.name for c in index.snapshot.claims if c.metadata.namespace == namespace}
+    stem = f"{owner.kind.lower()}-{owner.name}"[:200]
+    while f"{stem}-{number}" in taken:
+        number += 1
+    first = max(pods, key=lambda p: p.priority)
+    spec = CapacityClaimSpec(
+        pool_name=pool.metadata.name,
+        nodes=max(needed_now(pods, [], pool, index), 1),
+        holder_ref=HolderReference(api_version=owner.api_version, kind=owner.kind, name=owner.name, uid=owner.uid),
+        priority_class_name=first.priority_class_name or None,
+        recall_class=pool.spec.recall.automatic_class,
+    )
+    return CreateClaim(namespace, f"{stem}-{number}", owner, spec)
