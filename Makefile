@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-ver
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock lint crds test test-fast fuzz test-lab lab-up lab-down demo bench
+.PHONY: help venv lock lint crds test test-fast fuzz test-lab scenarios lab-up lab-down demo demo-loop bench
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -48,9 +48,12 @@ fuzz: $(READY) ## look for new cases that break a promise, for as long as it tak
 	$(BIN)/pytest -m "not lab" --hypothesis-profile=fuzz tests/sharing tests/controllers
 
 test-lab: lab-up ## the tests on the lab, then those of the lab itself, which have the machine to themselves
-	$(BIN)/pytest -m lab --ignore tests/lab
+	$(BIN)/pytest -m "lab and not scenarios" --ignore tests/lab
 	$(BIN)/python -m e2e.lab down --name $(TIDEGATE_LAB)
 	$(BIN)/pytest -m lab tests/lab
+
+scenarios: lab-up ## the tests on the lab that take minutes each
+	$(BIN)/pytest -m scenarios
 
 lab-up: $(READY) ## a kind cluster and a real Slurm in containers on this machine
 	$(BIN)/python -m e2e.lab up --name $(TIDEGATE_LAB) --slurm $(TIDEGATE_SLURM)
@@ -60,6 +63,9 @@ lab-down: $(READY) ## take the lab away, and what it changed on this machine
 
 demo: $(READY) ## show a node lent to Slurm and taken back by a more important pod
 	$(BIN)/python -m e2e.demo
+
+demo-loop: $(READY) ## show the preemption loop of a plain Deployment of slurmd, and the same load with Tidegate
+	$(BIN)/python -m e2e.scenarios.preemption_loop
 
 bench: $(READY) ## measure hand-over times on the lab
 	$(BIN)/python -m benchmarks

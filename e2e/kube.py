@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import urllib3
@@ -84,19 +86,33 @@ class Kube:
             if error.status != 404:
                 raise
 
+    def watch(self, plural: str, *, stop: Event, **query: str) -> Iterator[Json]:
+        """All objects there are as `ADDED`, then every change in the server's order, until `stop` is set.
+
+        Raises `Refused` when a change may have been missed.
+        """
+        version = "0"
+        while not stop.is_set():
+            asked = {"watch": "true", "timeoutSeconds": "2", "allowWatchBookmarks": "true", **query}
+            if version == "0":
+                first = self._ask("GET", _path(plural), query=query)
+                version = first["metadata"]["resourceVersion"]
+                yield from ({"type": "ADDED", "object": item} for item in first["items"])
+            for line in self._lines(_path(plural), {**asked, "resourceVersion": version}):
+                change: Json = json.loads(line)
+                if change["type"] == "ERROR":
+                    raise Refused(change["object"].get("code", 0), change["object"].get("message", "the watch broke"))
+                version = change["object"]["metadata"]["resourceVersion"]
+                if change["type"] != "BOOKMARK":
+                    yield change
+
     def close(self) -> None:
         """Let go of the connections."""
         self._api.rest_client.pool_manager.clear()
 
     def _ask(self, method: str, path: str, query: dict[str, str] | None = None, body: Any = None) -> Json:
-        headers = {"Accept": "application/json"}
-        if method == "PATCH":
-            headers["Content-Type"] = "application/merge-patch+json"
-        request = self._api.param_serialize(
-            method, path, query_params=query or {}, header_params=headers, body=body, auth_settings=["BearerToken"]
-        )
         try:
-            response = self._api.call_api(*request, _request_timeout=10)
+            response = self._send(method, path, query, body)
             data = response.read()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Refused(0, str(error)) from error
@@ -104,6 +120,24 @@ class Kube:
             raise Refused(response.status, data.decode(errors="replace")[:500])
         answer: Json = json.loads(data)
         return answer
+
+    def _lines(self, path: str, query: dict[str, str]) -> Iterator[bytes]:
+        try:
+            response = self._send("GET", path, query).response
+            if response.status >= 300:
+                raise Refused(response.status, response.read().decode(errors="replace")[:500])
+            yield from response
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Refused(0, str(error)) from error
+
+    def _send(self, method: str, path: str, query: dict[str, str] | None = None, body: Any = None) -> Any:
+        headers = {"Accept": "application/json"}
+        if method == "PATCH":
+            headers["Content-Type"] = "application/merge-patch+json"
+        request = self._api.param_serialize(
+            method, path, query_params=query or {}, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        return self._api.call_api(*request, _request_timeout=10)
 
 
 def _path(plural: str, namespace: str = "", name: str = "") -> str:

@@ -144,8 +144,8 @@ class Stage:
         `cluster` has other fields of the SlurmCluster's spec; those of the pool's come by keyword.
         """
         for namespace in (NAMESPACE, WORK):
-            self._ensure("namespaces", {"metadata": {"name": namespace}})
-        self._ensure("priorityclasses", {"metadata": {"name": PRIORITY_CLASS}, "value": PRIORITY})
+            self.ensure("namespaces", {"metadata": {"name": namespace}})
+        self.ensure("priorityclasses", {"metadata": {"name": PRIORITY_CLASS}, "value": PRIORITY})
         self.kube.delete("secrets", SECRET, NAMESPACE)
         if secret is not None:
             self.put_secret(self.credentials if secret == "good" else secret)
@@ -182,7 +182,8 @@ class Stage:
         }
         self.kube.create("batchpools", _tidegate("BatchPool", name, given))
 
-    def _ensure(self, plural: str, body: Json) -> None:
+    def ensure(self, plural: str, body: Json) -> None:
+        """Make an object that has no namespace, unless it is there."""
         try:
             self.kube.create(plural, body)
         except Refused as error:
@@ -347,6 +348,11 @@ class Stage:
         found = wait_for(f"job {job_id} {' or '.join(states)}", look, seconds)
         assert found is not None
         return found
+
+    def wait_jobs_running(self, count: int, seconds: float = 60) -> None:
+        """Until that many jobs run."""
+        look = ("squeue", "--all", "--noheader", "--states=RUNNING", "--format=%A")
+        wait_for(f"{count} running jobs", lambda: len(self.lab.slurm(*look).split()) == count, seconds)
 
     def wait_running(self, app: str, count: int, seconds: float = 30) -> list[Json]:
         """Until that many replicas run."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import subprocess
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -14,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from e2e.demo.picture import bars, svg
-from e2e.demo.story import LENDING, RECALL, Differs, play
+from e2e.demo.site import parser, present
+from e2e.demo.story import LENDING, RECALL, play
 from e2e.demo.view import View
-from e2e.lab import Lab, LabError
-from e2e.operator import NAMESPACE, REPOSITORY
+from e2e.operator import REPOSITORY
 from e2e.stage import Stage
 from e2e.witness import Witness
 
@@ -26,35 +22,15 @@ STEPS = ("Fenced", "Vacated", "Joined", "Lent", "Recalled", "Drained", "Left", "
 
 def main() -> int:
     """Run the demo; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m e2e.demo", description=__doc__)
-    parser.add_argument("--keep", action="store_true", default=os.environ.get("KEEP") == "1",
-                        help="leave the lab and the chart as they are at the end (also KEEP=1)")  # fmt: skip
-    parser.add_argument("--lab", default="tidegate", help="the lab's name")
-    parser.add_argument("--svg", type=Path, default=REPOSITORY / "out" / "demo.svg", help="where the picture goes")
-    options = parser.parse_args()
-    console = Console()
-    was_up = _is_up(options.lab)
-    started = time.monotonic()
-    try:
-        return _show(console, options.lab, options.svg, options.keep)
-    except (Differs, TimeoutError, LabError, AssertionError) as error:
-        console.print(f"[bold red]The demo failed:[/bold red] {error}", highlight=False)
-        return 1
-    except KeyboardInterrupt:
-        console.print("Interrupted.")
-        return 130
-    finally:
-        if not options.keep:
-            _tidy(console, options.lab, take_down=not was_up)
-        console.print(f"{time.monotonic() - started:.0f} s in all")
+    words = parser("e2e.demo", __doc__)
+    words.add_argument("--svg", type=Path, default=REPOSITORY / "out" / "demo.svg", help="where the picture goes")
+    options = words.parse_args()
+    return present(options.lab, options.keep, lambda console, stage: _show(console, stage, options.svg))
 
 
-def _show(console: Console, name: str, picture: Path, keep: bool) -> int:
-    lab = Lab.up(name)
-    stage = Stage(lab)
+def _show(console: Console, stage: Stage, picture: Path) -> bool:
+    lab = stage.lab
     with View(console) as view:
-        _install(lab, view)
-        stage.clear()
         stage.set_up(lending=LENDING, recall=RECALL)
         view.show(stage)
         with Witness(lab.kubeconfig, lab.rest_url, lab.token) as witness:
@@ -68,52 +44,7 @@ def _show(console: Console, name: str, picture: Path, keep: bool) -> int:
     console.print(_durations(stage))
     console.print(f"picture: {picture}", highlight=False)
     console.print(f"witness: {verdict}", style="bold green" if verdict.ok else "bold red", highlight=False)
-    if keep:
-        console.print(f'look around: eval "$(.venv/bin/python -m e2e.lab env --name {name})"', highlight=False)
-    return 0 if verdict.ok else 1
-
-
-def _install(lab: Lab, view: View) -> None:
-    repository, _, tag = lab.operator_image.rpartition(":")
-    settings = {"image.repository": repository, "image.tag": tag, "image.pullPolicy": "Never"}
-    chart = str(REPOSITORY / "helm" / "tidegate")
-    command = [str(lab.tool("helm")), "upgrade", "--install", "tidegate", chart, "--namespace", NAMESPACE]
-    command += ["--create-namespace", "--take-ownership", "--server-side=true", "--force-conflicts"]
-    command += ["--wait", "--timeout", "120s"]
-    for key, value in settings.items():
-        command += ["--set", f"{key}={value}"]
-    _helm(lab, command)
-    view.tell("Tidegate is installed from its chart; the operator runs as a pod with the chart's rights")
-
-
-def _helm(lab: Lab, command: list[str]) -> None:
-    environment = {**os.environ, "KUBECONFIG": str(lab.kubeconfig)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise LabError(f"`helm {command[1]}` failed: {done.stderr.strip()}")
-
-
-def _tidy(console: Console, name: str, take_down: bool) -> None:
-    """What the demo made goes, also a lab that is half made; one that was up before stays up."""
-    if take_down:
-        with console.status("taking the lab away"):
-            Lab.remove(name)
-        return
-    lab = Lab.attach(name)
-    with console.status("taking the demo's objects away"):
-        try:
-            Stage(lab).clear()
-            _helm(lab, [str(lab.tool("helm")), "uninstall", "tidegate", "--namespace", NAMESPACE, "--wait"])
-        except (LabError, TimeoutError) as error:
-            console.print(f"not all of the demo could be taken away: {error}", highlight=False)
-
-
-def _is_up(name: str) -> bool:
-    try:
-        Lab.attach(name)
-    except LabError:
-        return False
-    return True
+    return verdict.ok
 
 
 def _durations(stage: Stage) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from e2e.demo.site import Differs
 from e2e.demo.view import View
 from e2e.operator import wait_for
 from e2e.stage import PRIORITY, Stage, condition, reason, restarts_in
@@ -18,10 +19,6 @@ sleep 3
 echo "$SLURMD_NODENAME $CUDA_VISIBLE_DEVICES $start $(date +%s.%N)" > "/shared/sweep-$SLURM_ARRAY_TASK_ID.gpus"
 """
 PAIR = "#!/bin/bash\nsrun hostname > /shared/pair.hosts\nsleep 3\n"
-
-
-class Differs(Exception):  # noqa: N818 - the demo's own word
-    """Something is not as the story says; `str()` is one sentence."""
 
 
 def play(stage: Stage, view: View) -> None:

@@ -1,0 +1,1 @@
+"""The preemption loop: plain slurmd pods against notebooks of a second scheduler, and Tidegate in their place."""
