@@ -182,6 +182,10 @@ class Stage:
         }
         self.kube.create("batchpools", _tidegate("BatchPool", name, given))
 
+    def patch_pool(self, spec: Json) -> None:
+        """Change the pool's spec by a merge patch."""
+        self.kube.patch("batchpools", POOL, {"spec": spec})
+
     def ensure(self, plural: str, body: Json) -> None:
         """Make an object that has no namespace, unless it is there."""
         try:
@@ -293,6 +297,10 @@ class Stage:
     def lent(self) -> list[Json]:
         """Loans whose node is Slurm's."""
         return [one for one in self.loans() if condition(one, "Lent") and one["spec"]["wanted"] == "Lent"]
+
+    def returning(self) -> list[Json]:
+        """Loans on their way back."""
+        return [one for one in self.loans() if one["spec"]["wanted"] == "Returned"]
 
     def slurm_nodes(self) -> dict[str, Json]:
         """Slurm's node records by name, without those that the lab's slurm.conf names for all times."""

@@ -60,6 +60,11 @@ BASES = {m["kind"]: m for m in (CLUSTER, POOL, LOAN, CLAIM)}
 JOB = {"jobId": 17, "priority": 5000, "nodes": 2}
 HOLDER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a", "uid": "1"}
 LONG = "a" * 64
+WINDOW: Manifest = {"schedule": "0 8 * * 1-5", "durationSeconds": 3600}
+
+
+def windows(*given: Manifest, **lending: Any) -> Manifest:
+    return {"spec": {"lending": {"windows": [{**WINDOW, **window} for window in given], **lending}}}
 
 
 def changed(base: Manifest, change: Manifest) -> Manifest:
@@ -86,6 +91,11 @@ TAKEN = [
     ("BatchPool", {"spec": {"lending": {"headroom": {"high": 2}}}}),
     ("BatchPool", {"spec": {"lending": {"floor": 3, "cap": 3}}}),
     ("BatchPool", {"spec": {"lending": {"floor": 3}}}),
+    ("BatchPool", {"spec": {"lending": {"kubernetes": {"floor": 2, "cap": 2}, "headroom": {"low": 2, "high": 3}}}}),
+    ("BatchPool", {"spec": {"lending": {"windows": [{**WINDOW, "timeZone": "Europe/Berlin", "policy": "Eager"}]}}}),
+    ("BatchPool", {"spec": {"lending": {"windows": [{**WINDOW, "schedule": "*/5 8-17 1,15 JAN MON#1", "cap": 3}]}}}),
+    ("BatchPool", {"spec": {"lending": {"floor": 3, "cap": 3, "windows": [{**WINDOW, "floor": 0}]}}}),
+    ("BatchPool", {"spec": {"lending": {"windows": [{**WINDOW, "kubernetes": {"floor": 1}}] * 16}}}),
     ("BatchPool", {"spec": {"recall": {"graceful": {"drainSeconds": 0}}}}),
     ("BatchPool", {"spec": {"gpuResourceNames": ["amd.com/gpu", "habana.ai/gaudi"]}}),
     ("BatchPool", {"spec": {"features": ["lent", "A100_80.gb"]}}),
@@ -142,6 +152,50 @@ REFUSED = [
         "spec.lending: .* `floor` must not be above `cap`: raise `cap`, leave it away for no limit, or lower `floor`",
     ),
     ("BatchPool", {"spec": {"lending": {"idleSeconds": 0}}}, "spec.lending.idleSeconds .* greater than or equal to 1"),
+    (
+        "BatchPool",
+        {"spec": {"lending": {"kubernetes": {"floor": 3, "cap": 2}}}},
+        "spec.lending.kubernetes: .* `floor` must not be above `cap`: raise `cap`, leave it away for no limit",
+    ),
+    (
+        "BatchPool",
+        {"spec": {"lending": {"kubernetes": {"cap": 2}, "headroom": {"low": 3, "high": 3}}}},
+        "spec.lending: .* `headroom.low` must not be above `kubernetes.cap`: so many free nodes could never be had",
+    ),
+    (
+        "BatchPool",
+        windows({}),
+        r"spec.lending.windows\[0\]: .* must change something: give it `policy`, `floor`, `cap`,",
+    ),
+    (
+        "BatchPool",
+        windows({"schedule": "0 8 * *", "cap": 1}),
+        r"spec.lending.windows\[0\].schedule: .* must be five cron fields .*, such as `0 8 \* \* 1-5`",
+    ),
+    ("BatchPool", windows({"schedule": "0 0 8 * * 1-5", "cap": 1}), "must be five cron fields"),
+    ("BatchPool", windows({"schedule": "every morning, at eight", "cap": 1}), "must be five cron fields"),
+    ("BatchPool", windows({"timeZone": "Europe/Berlin; rm", "cap": 1}), "must be an IANA time zone, such as `Europe/B"),
+    ("BatchPool", windows({"timeZone": "../etc/passwd", "cap": 1}), "must be an IANA time zone"),
+    ("BatchPool", windows({"durationSeconds": 59, "cap": 1}), "durationSeconds .* greater than or equal to 60"),
+    ("BatchPool", windows({"durationSeconds": 604801, "cap": 1}), "durationSeconds .* less than or equal to 604800"),
+    ("BatchPool", windows(*[{"cap": 1}] * 17), "spec.lending.windows: Too many: 17: must have at most 16 items"),
+    (
+        "BatchPool",
+        windows({"floor": 3, "cap": 2}),
+        "with what it takes from the pool, `floor` must not be above `cap`",
+    ),
+    ("BatchPool", windows({"floor": 3}, cap=2), "with what it takes from the pool, `floor` must not be above `cap`"),
+    ("BatchPool", windows({"cap": 2}, floor=3), "with what it takes from the pool, `floor` must not be above `cap`"),
+    (
+        "BatchPool",
+        windows({"headroom": {"low": 3, "high": 4}}, kubernetes={"cap": 2}),
+        "in each window, with what it takes from the pool, `headroom.low` must not be above `kubernetes.cap`",
+    ),
+    (
+        "BatchPool",
+        windows({"kubernetes": {"cap": 2}}, headroom={"low": 3, "high": 4}),
+        "`headroom.low` must not be above `kubernetes.cap`",
+    ),
     (
         "BatchPool",
         {"spec": {"recall": {"fast": {"requeueSeconds": 0}}}},

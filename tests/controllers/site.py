@@ -268,6 +268,11 @@ class Site:
         self.slurm.admin_drains(name, reason)
         self.foreign_drains[name] = reason
 
+    def resumable(self) -> list[str]:
+        """Nodes that an admin drained and may put back: not while slurmd ends there, which would end the jobs, too."""
+        ending = {pod.node for pod in self.pods() if pod.loan and pod.deleting}
+        return sorted(name for name in self.foreign_drains if name not in ending)
+
     def resume_by_admin(self, name: str) -> None:
         """The admin puts it back; a record without slurmd behind it is deleted, as admins do.
 

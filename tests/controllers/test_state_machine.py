@@ -32,6 +32,20 @@ def quiet() -> Iterator[None]:
 
 who = st.integers(0, 1)
 node_names = st.sampled_from(["gpu-0", "gpu-1", "gpu-2"])
+EVERY_OTHER_MINUTE = {"schedule": "*/2 * * * *", "durationSeconds": 60}
+PLAIN: dict[str, Any] = {"headroom": {"low": 0, "high": 0}, "kubernetes": {"floor": 0, "cap": None}, "windows": []}
+other_terms = st.sampled_from(
+    [
+        PLAIN,
+        PLAIN,
+        {"headroom": {"low": 1, "high": 2}},
+        {"kubernetes": {"floor": 1, "cap": None}},
+        {"kubernetes": {"floor": 0, "cap": 1}},
+        {"windows": [{**EVERY_OTHER_MINUTE, "headroom": {"low": 1, "high": 1}}]},
+        {"windows": [{**EVERY_OTHER_MINUTE, "cap": 0}, {**EVERY_OTHER_MINUTE, "policy": "Eager"}]},
+    ]
+)
+"""Terms beside policy and cap; an admin may add some of them to others."""
 
 
 class TwoOperators(RuleBasedStateMachine):
@@ -43,10 +57,11 @@ class TwoOperators(RuleBasedStateMachine):
         other=st.sampled_from(["Cancel", "Wait"]),
         priority=st.sampled_from([-100, 1000, 1500]),
         budget=st.sampled_from([1, 2, 50]),
+        terms=other_terms,
     )
-    def begin(self, release: str, policy: str, other: str, priority: int, budget: int) -> None:
+    def begin(self, release: str, policy: str, other: str, priority: int, budget: int, terms: dict[str, Any]) -> None:
         self.site = Site(release=release)
-        lending = {"policy": policy, "flapBudget": {"loans": budget}}
+        lending = {"policy": policy, "flapBudget": {"loans": budget}, **terms}
         recall = {"nonRequeueableJobs": other}
         self.patch_pool({"priority": priority, "lending": lending, "recall": recall})
         self.operators = [Operator(self.site), Operator(self.site)]
@@ -187,8 +202,12 @@ class TwoOperators(RuleBasedStateMachine):
         self.site.run(self.site.kube.patch(NODES, node, {"spec": {"unschedulable": cordoned or None}}))
 
     @rule(stop=st.sampled_from(["None", "Hold", "HoldAndDrain"]), cap=st.sampled_from([None, 0, 1, 3]))
-    def an_admin_changes_the_terms(self, stop: str, cap: int | None) -> None:
+    def an_admin_stops_or_caps(self, stop: str, cap: int | None) -> None:
         self.patch_pool({"stopPolicy": stop, "lending": {"cap": cap}})
+
+    @rule(terms=other_terms)
+    def an_admin_changes_the_terms(self, terms: dict[str, Any]) -> None:
+        self.patch_pool({"lending": terms})
 
     @rule(data=st.data())
     def an_admin_drains_in_slurm(self, data: st.DataObject) -> None:
@@ -196,10 +215,10 @@ class TwoOperators(RuleBasedStateMachine):
         if ours:
             self.site.drain_by_admin(data.draw(st.sampled_from(ours)), "bad fan")
 
-    @precondition(lambda self: self.site.foreign_drains)
+    @precondition(lambda self: self.site.resumable())
     @rule()
     def the_admin_resumes(self) -> None:
-        self.site.resume_by_admin(sorted(self.site.foreign_drains)[0])
+        self.site.resume_by_admin(self.site.resumable()[0])
 
     # --- faults
 
@@ -234,9 +253,11 @@ class TwoOperators(RuleBasedStateMachine):
                 site.run(site.kube.delete(PODS, pod.name, USERS, grace_seconds=0))
         for claim in site.claims():
             site.run(site.kube.delete(CAPACITY_CLAIMS, claim.metadata.name, USERS))
-        terms = {"cap": None, "policy": "DemandDriven", "flapBudget": {"loans": 100}}
+        terms = {"cap": None, "policy": "DemandDriven", "flapBudget": {"loans": 100}, **PLAIN}
         self.patch_pool({"stopPolicy": "None", "lending": terms})
         for _ in range(160):
+            for name in site.resumable():
+                site.resume_by_admin(name)
             for operator in self.operators:
                 site.settle(operator, turns=2, seconds=4.0)
             self.promises.check()

@@ -40,6 +40,7 @@ from tidegate.sharing.index import Index
 from tidegate.sharing.ladder import climb
 from tidegate.sharing.lending import obtainable
 from tidegate.sharing.priorities import of_loan
+from tidegate.sharing.sides import sides
 from tidegate.sharing.snapshot import Snapshot
 
 
@@ -156,13 +157,23 @@ def test_the_cap_headroom_and_joining_limits_hold(world: Snapshot) -> None:
         if not new:
             continue
         out = [one for one in index.loans_of(name) if not one.is_wanted_back]
-        terms = pool.spec.lending
+        terms = index.terms(pool)
         if terms.cap is not None:
             assert len(out) + len(new) <= terms.cap
         assert len(new) + sum(not one.status.is_true("Lent") for one in out) <= terms.max_joining
         free = [n for n in index.nodes_of_pool[name] if not set_aside(n, pool) and not held_by(n, pool, index)]
         assert len(free) - len(new) >= terms.headroom.high
+        assert sides(pool, index).kubernetes - len(new) >= terms.kubernetes.floor
         assert index.slurm_of(name) is not None, "nothing is lent to a Slurm that cannot be seen"
+
+
+@given(worlds())
+def test_claims_and_headroom_recall_up_to_kubernetes_cap(world: Snapshot) -> None:
+    recalls, index = only(decide(world, NOW), RecallLoan), Index(world, NOW)
+    for name, pool in index.pools.items():
+        ours = [c for c in recalls if c.loan.spec.pool_name == name and not c.loan.is_wanted_back]
+        for reason in ("Claimed", "HeadroomLow"):
+            assert sum(c.back.reason == reason for c in ours) <= sides(pool, index).may_take_back
 
 
 @given(worlds())

@@ -93,6 +93,8 @@ def _pools(draw: st.DrawFn, name: str = "batch") -> Any:
             "maxJoining": draw(st.integers(1, 3)),
             "joinSeconds": 100,
             "flapBudget": {"loans": draw(st.integers(1, 3)), "windowSeconds": 600},
+            "kubernetes": draw(_kubernetes_sides()),
+            "windows": draw(st.lists(_windows(), max_size=2)) if draw(sometimes) else [],
         },
         recall={
             "automaticClass": draw(st.sampled_from(["graceful", "quick", "fast"])),
@@ -107,6 +109,24 @@ def _pools(draw: st.DrawFn, name: str = "batch") -> Any:
         claims={"automatic": draw(st.sampled_from(["OptOut", "OptOut", "OptIn"]))},
         slurmClusterName=draw(st.sampled_from(["slurm", "slurm", "slurm", "slurm", "other"])),
     )
+
+
+@st.composite
+def _kubernetes_sides(draw: st.DrawFn) -> dict[str, int]:
+    floor = draw(st.sampled_from([0, 0, 1, 2]))
+    return {"floor": floor, **draw(st.sampled_from([{}, {}, {"cap": floor}, {"cap": floor + 1}]))}
+
+
+@st.composite
+def _windows(draw: st.DrawFn) -> dict[str, Any]:
+    """One that is open now, one that is not, or one that nobody can read."""
+    replaced: dict[str, Any] = draw(
+        st.sampled_from(
+            [{"cap": 1}, {"policy": "Eager"}, {"headroom": {"low": 1, "high": 2}}, {"kubernetes": {"floor": 1}}]
+        )
+    )
+    schedule = draw(st.sampled_from(["0 12 * * *", "0 12 * * *", "0 8 * * *", "0 25 * * *"]))
+    return {"schedule": schedule, "durationSeconds": draw(st.sampled_from([60, 3600])), **replaced}
 
 
 @st.composite

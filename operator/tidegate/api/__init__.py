@@ -6,11 +6,11 @@ from tidegate.api.batch_pool import (
     BatchPoolSpec,
     BatchPoolStatus,
     Ladder,
-    Lending,
     NodeCounts,
     RecallClass,
 )
 from tidegate.api.capacity_claim import CapacityClaim, CapacityClaimSpec, CapacityClaimStatus, HolderReference
+from tidegate.api.lending import KubernetesSide, Lending, OpenWindow, Window
 from tidegate.api.node_loan import (
     LEND_STEPS,
     OVERDUE,
@@ -42,6 +42,7 @@ __all__ = [
     "Condition",
     "HolderReference",
     "JobPriority",
+    "KubernetesSide",
     "Ladder",
     "Ledger",
     "Lending",
@@ -52,6 +53,7 @@ __all__ = [
     "NodeLoan",
     "NodeLoanSpec",
     "NodeLoanStatus",
+    "OpenWindow",
     "OwnerReference",
     "RecallClass",
     "SlurmCluster",
@@ -60,4 +62,5 @@ __all__ = [
     "Status",
     "TakenFor",
     "TouchedJob",
+    "Window",
 ]

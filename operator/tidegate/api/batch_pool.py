@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
 
+from tidegate.api.lending import Lending, OpenWindow
 from tidegate.api.names import API_VERSION
 from tidegate.api.resource import FITS_LABEL, Metadata, Model, Status, cel
 
@@ -14,75 +15,6 @@ RecallClass = Literal["graceful", "quick", "fast"]
 RECALL_CLASSES: tuple[RecallClass, ...] = ("graceful", "quick", "fast")
 """From the slowest to the fastest."""
 Label = Annotated[str, Field(max_length=63)]
-
-
-class Headroom(Model):
-    """Free nodes that are kept for Kubernetes. Two marks, because a single one makes nodes flap."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            ("self.low <= self.high", "`low` must not be above `high`: raise `high`, or lower `low` to at most `high`")
-        )
-    )
-
-    low: int = Field(default=0, description="With fewer free nodes than this, loans are recalled.", ge=0, le=10000)
-    high: int = Field(
-        default=0, description="A node is lent only while more free nodes than this remain.", ge=0, le=10000
-    )
-
-
-class FlapBudget(Model):
-    """How often one node may change hands."""
-
-    loans: int = Field(default=6, description="Most loans of one node that may start within the window.", ge=1, le=100)
-    window_seconds: int = Field(default=3600, description="Length of the sliding window.", ge=60, le=86400)
-
-
-class Lending(Model):
-    """When nodes are lent and when they go home by themselves."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "!has(self.cap) || self.floor <= self.cap",
-                "`floor` must not be above `cap`: raise `cap`, leave it away for no limit, or lower `floor`",
-            )
-        )
-    )
-
-    policy: Literal["DemandDriven", "Eager"] = Field(
-        default="DemandDriven",
-        description="`DemandDriven` lends as many nodes as pending jobs of the partition could use; "
-        "`Eager` lends all idle ones.",
-    )
-    idle_seconds: int = Field(
-        default=600, description="A node is idle when no GPU of it was held for this long.", ge=1, le=86400
-    )
-    idle_return_seconds: int = Field(
-        default=300,
-        description="With `DemandDriven`, a lent node that ran nothing for this long goes home, "
-        "unless a pending job could use it.",
-        ge=1,
-        le=86400,
-    )
-    floor: int = Field(default=0, description="This many nodes are lent even without demand.", ge=0, le=10000)
-    cap: int | None = Field(
-        default=None, description="Never more nodes than this are lent; no limit when absent.", ge=0, le=10000
-    )
-    headroom: Headroom = Field(
-        default=Headroom(),
-        description="Free nodes that are kept for Kubernetes. Two marks, because a single one makes nodes flap.",
-    )
-    max_joining: int = Field(default=10, description="Most nodes that join at the same time.", ge=1, le=1000)
-    join_seconds: int = Field(
-        default=300,
-        description="A node that has not joined Slurm by then (image pull included) goes back.",
-        ge=5,
-        le=3600,
-    )
-    flap_budget: FlapBudget = Field(
-        default=FlapBudget(), description="How often one node may change hands; beyond that it is left out for a while."
-    )
 
 
 class Ladder(Model):
@@ -259,6 +191,7 @@ class BatchPoolStatus(Status):
     startable_nodes: int = Field(
         default=0, description="How many of these would let jobs start, with the nodes that may be lent now.", ge=0
     )
+    window: OpenWindow | None = Field(default=None, description="The window of `lending.windows` that is open now.")
 
 
 class BatchPool(Model):

@@ -126,13 +126,20 @@ RESOURCES = (
 """Short names keep clear of those that Cluster API (cc) and KubeBlocks (bp) use."""
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes what comes twice twice: people read it, and not every reader knows YAML's aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def write(folder: Path) -> list[Path]:
     """Write one file for each resource, `<plural>.yaml`, and say which."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for resource in RESOURCES:
         path = folder / f"{resource.plural}.yaml"
-        text = yaml.safe_dump(definition(resource), sort_keys=False, width=120, allow_unicode=True)
+        text = yaml.dump(definition(resource), Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
         path.write_text("# Written by `make crds` from the models in operator/tidegate/api; change those.\n" + text)
         paths.append(path)
     return paths

@@ -19,6 +19,7 @@ from tidegate.sharing.commands import (
 from tidegate.sharing.fit import extra_nodes_needed, may_run
 from tidegate.sharing.index import Index, created, wants_gpu
 from tidegate.sharing.lending import free_nodes
+from tidegate.sharing.sides import sides
 from tidegate.sharing.snapshot import Node, Pod, Taint
 from tidegate.sharing.waiting import is_served, is_settled
 
@@ -204,10 +205,21 @@ def _satisfaction(
     if index.slurm_of(pool.metadata.name) is None:
         words = f"Slurm {pool.spec.slurm_cluster_name} does not answer; nothing is recalled without seeing what it runs"
         return False, "SlurmSilent", words
+    if recallable == 0 and _is_kept_for_slurm(claim, pool, index):
+        cap = index.terms(pool).kubernetes.cap
+        words = f"pool {pool.metadata.name} takes no node back for Kubernetes beyond its kubernetes.cap {cap}"
+        return False, "KubernetesCap", words
     if recallable == 0:
         words = f"no loan of pool {pool.metadata.name} has a priority below {index.priority_of(claim)}"
         return False, "NothingToRecall", words
     return False, "Choosing", "choosing loans to recall"
+
+
+def _is_kept_for_slurm(claim: CapacityClaim, pool: BatchPool, index: Index) -> bool:
+    """Whether nothing but the pool's `kubernetes.cap` keeps loans of lower priority from the claim."""
+    lowest, priority = sides(pool, index).lowest, index.priority_of(claim)
+    lower = lowest is not None and priority is not None and lowest < priority
+    return lower and sides(pool, index).may_take_back == 0
 
 
 def _names(index: Index) -> str:

@@ -10,7 +10,17 @@ from tidegate.api import BatchPool, NodeLoan
 from tidegate.sharing.explain_claims import explain_claim
 from tidegate.sharing.explain_loans import explain_loan, next_step_of
 from tidegate.sharing.explain_nodes import explain_nodes, pool_blocker
-from tidegate.sharing.explanation import MOST, NOT_SEEN, Explanation, given, listed, reasoned, said, unknown
+from tidegate.sharing.explanation import (
+    MOST,
+    NOT_SEEN,
+    Explanation,
+    given,
+    listed,
+    moment,
+    reasoned,
+    said,
+    unknown,
+)
 from tidegate.sharing.idleness import Blocker
 from tidegate.sharing.index import Index
 from tidegate.sharing.priorities import of_loan
@@ -38,6 +48,7 @@ def _explain_pool(name: str, index: Index) -> Explanation:
     nodes = explain_nodes((node.name for node in index.nodes_of_pool[name]), index)
     owners = Counter(node.owner.partition(" ")[0] for node in nodes)
     ready, exclusive = pool.status.condition("Ready"), pool.status.condition("Exclusive")
+    windows = pool.status.condition("WindowsReadable")
     blocker = pool_blocker(pool, index)
     loans = index.loans_of(name)
     returning = [loan for loan in loans if loan.is_wanted_back]
@@ -55,13 +66,24 @@ def _explain_pool(name: str, index: Index) -> Explanation:
             ("demand", f"{pool.status.demand_nodes} nodes beyond those lent and joining"),
             ("useful now", f"{pool.status.startable_nodes} of them, with the nodes that may be lent"),
             ("policy", index.terms(pool).policy),
+            ("window", _window(pool, index)),
             ("Ready", said(ready)),
             ("Exclusive", said(exclusive)),
+            ("WindowsReadable", said(windows) if windows else ""),
             ("next recall", _next_recall(pool, loans, index)),
             *((f"loan {loan.metadata.name}", next_step_of(loan)) for loan in returning[:MOST]),
             *((f"not lent: {node.subject}", node.blocked_by) for node in blocked[:MOST]),
         ),
     )
+
+
+def _window(pool: BatchPool, index: Index) -> str:
+    if not pool.spec.lending.windows:
+        return ""
+    window = index.open_windows[pool.metadata.name]
+    if window is None:
+        return "none is open, the pool's own terms hold"
+    return f"number {window.number} (`{window.schedule}`) is open, it closes {moment(window.closes, index.now)}"
 
 
 def _next_of_pool(pool: BatchPool, blocker: Blocker | None, can_be_lent: list[str], index: Index) -> str:
@@ -81,6 +103,8 @@ def _next_recall(pool: BatchPool, loans: Sequence[NodeLoan], index: Index) -> st
     terms, ends = index.terms(pool), [f"a claim has a priority above {min(of_loan(loan, index) for loan in staying)}"]
     if terms.headroom.low:
         ends.append(f"fewer than {terms.headroom.low} nodes are free for Kubernetes")
+    if terms.kubernetes.floor:
+        ends.append(f"Kubernetes has fewer than {terms.kubernetes.floor} nodes")
     if terms.policy == "DemandDriven":
         ends.append(f"Slurm had no use for a node for {terms.idle_return_seconds} s")
     return f"when {', or '.join(ends)}"

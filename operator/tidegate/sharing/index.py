@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan
+from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan, OpenWindow
 from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, slurm_node_name
 from tidegate.sharing.snapshot import Node, Owner, Pod, SlurmJob, SlurmNode, SlurmState, Snapshot
+from tidegate.sharing.windows import open_window, terms_in
+
+if TYPE_CHECKING:
+    from tidegate.sharing.sides import Sides
 
 STALE_SECONDS = 20
 """An observation of Slurm older than this (plus the poll period) proves nothing any more."""
@@ -113,7 +118,16 @@ class Index:
 
     def terms(self, pool: BatchPool) -> Lending:
         """The lending terms in force. All decisions read them here."""
-        return pool.spec.lending
+        return self._terms[pool.metadata.name]
+
+    @cached_property
+    def _terms(self) -> dict[str, Lending]:
+        return {name: terms_in(pool.spec.lending, self.open_windows[name]) for name, pool in self.pools.items()}
+
+    @cached_property
+    def open_windows(self) -> dict[str, OpenWindow | None]:
+        """By pool name."""
+        return {name: open_window(pool.spec.lending.windows, self.now) for name, pool in self.pools.items()}
 
     @cached_property
     def pool_of_node(self) -> dict[str, str]:
@@ -248,6 +262,11 @@ class Index:
             return ()
         cluster = self.pools[loan.spec.pool_name].spec.slurm_cluster_name
         return self._jobs_by_node.get((cluster, loan.spec.slurm_node_name), ())
+
+    @cached_property
+    def sides(self) -> dict[str, Sides]:
+        """What `sides.sides` has counted already, by pool."""
+        return {}
 
     @cached_property
     def loan_priorities(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from tidegate.sharing.commands import Command, CreateLoan
 from tidegate.sharing.demand import Room, nodes_wanted
 from tidegate.sharing.idleness import Blocker, held_by, lasting_blocker, lend_blocker, set_aside
 from tidegate.sharing.index import Index, gpu_resource, gpus_of
+from tidegate.sharing.sides import sides
 from tidegate.sharing.snapshot import Node, SlurmState
 
 
@@ -65,6 +66,7 @@ def obtainable(pool: BatchPool, slurm: SlurmState, index: Index, *, soon: bool) 
 
     most = sum(map(comes, index.nodes_of_pool[pool.metadata.name]))
     most = min(most, len(free_nodes(pool, index)) + len(returning) - terms.headroom.high)
+    most = min(most, sides(pool, index).kubernetes + len(returning) - terms.kubernetes.floor)
     if terms.cap is not None:
         most = min(most, terms.cap - sum(not one.is_wanted_back for one in loans))
     return max(most, 0)
@@ -128,6 +130,9 @@ def allowed(
         limits.append((max(demand_nodes, least), Blocker("NoDemand", words)))
     words = f"pool {name} has {free} free nodes and keeps headroom.high {terms.headroom.high} for Kubernetes"
     limits.append((free - terms.headroom.high, Blocker("Headroom", words)))
+    theirs = sides(pool, index).kubernetes
+    words = f"Kubernetes has {theirs} nodes of pool {name} and keeps kubernetes.floor {terms.kubernetes.floor}"
+    limits.append((theirs - terms.kubernetes.floor, Blocker("KubernetesFloor", words)))
     if terms.cap is not None:
         words = f"pool {name} has {len(loans)} nodes on loan, its cap is {terms.cap}"
         limits.append((terms.cap - len(loans), Blocker("CapReached", words)))

@@ -13,6 +13,7 @@ from tidegate.sharing.index import Index
 from tidegate.sharing.lending import free_nodes, obtainable, wanted
 from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.return_steps import back_of
+from tidegate.sharing.sides import sides
 from tidegate.sharing.victims import cheapest
 
 
@@ -24,6 +25,7 @@ def recall_for_claims(index: Index, holds: Iterable[HoldNode]) -> tuple[list[Com
     before another one is recalled.
     """
     free = Counter(hold.claim_uid for hold in holds)
+    rooms = {name: sides(pool, index).may_take_back for name, pool in index.pools.items()}
     commands: list[Command] = []
     recallable: dict[str, int] = {}
     taken: set[str] = set()
@@ -39,11 +41,13 @@ def recall_for_claims(index: Index, holds: Iterable[HoldNode]) -> tuple[list[Com
         if index.slurm_of(pool.metadata.name) is None:
             # Which recall costs least cannot be seen, and a recall is one-way.
             lent = [loan for loan in lent if not loan.status.is_true("Vacated")]
-        held = free[claim.metadata.uid]
-        recallable[claim.metadata.uid] = held + len(returning) + len(lent)
+        held, room = free[claim.metadata.uid], rooms[pool.metadata.name]
+        recallable[claim.metadata.uid] = held + len(returning) + min(len(lent), room)
         lacking = nodes_lacking(claim, pool, index) - held
         chosen = returning[:lacking]
-        chosen += cheapest(lent, lacking - len(chosen), claim.spec.recall_class, index)
+        recalled = cheapest(lent, min(lacking - len(chosen), room), claim.spec.recall_class, index)
+        rooms[pool.metadata.name] -= len(recalled)
+        chosen += recalled
         for loan in chosen:
             taken.add(loan.metadata.name)
             commands.append(RecallLoan(loan, _back_for(claim, loan, index)))
@@ -63,24 +67,28 @@ def _back_for(claim: CapacityClaim, loan: NodeLoan, index: Index) -> LoanReturn:
 
 
 def recall_by_terms(pool: BatchPool, index: Index) -> list[Command]:
-    """Recalls because the cap was lowered, Kubernetes has too few free nodes, or Slurm has no use for a node."""
+    """Recalls because the cap was lowered, Kubernetes has too few (free) nodes, or Slurm has no use for a node.
+
+    Headroom is refilled to its low mark only: what comes back costs running jobs, so no more than is lacking.
+    """
     lent = [loan for loan in index.loans_of(pool.metadata.name) if not loan.is_wanted_back]
     terms = index.terms(pool)
     over_cap = max(len(lent) - terms.cap, 0) if terms.cap is not None else 0
-    coming_back = len(index.loans_of(pool.metadata.name)) - len(lent)
-    short = max(terms.headroom.low - len(free_nodes(pool, index)) - coming_back, 0)
-    must = max(over_cap, short)
-    if must:
-        word = ("CapLowered", f"the cap is {terms.cap}") if over_cap >= short else _headroom_words(pool, index)
-        return [_turn(loan, *word, pool) for loan in cheapest(lent, must, pool.spec.recall.automatic_class, index)]
+    low, floor, now = terms.headroom.low, terms.kubernetes.floor, sides(pool, index)
+    too_few_free = min(low - len(free_nodes(pool, index)) - now.coming, now.may_take_back)
+    must = [
+        (over_cap, "CapLowered", f"the cap is {terms.cap}"),
+        (too_few_free, "HeadroomLow", f"fewer than {low} free nodes are left for Kubernetes"),
+        (floor - now.kubernetes - now.coming, "KubernetesFloor", f"Kubernetes has fewer than {floor} nodes"),
+    ]
+    count, reason, message = max(must, key=lambda one: one[0])
+    if count > 0:
+        chosen = cheapest(lent, count, pool.spec.recall.automatic_class, index)
+        return [_turn(loan, reason, message, pool) for loan in chosen]
     return [
         _turn(loan, "IdleInSlurm", f"Slurm had no use for it for {terms.idle_return_seconds} s", pool)
         for loan in _useless(pool, lent, index)
     ]
-
-
-def _headroom_words(pool: BatchPool, index: Index) -> tuple[str, str]:
-    return "HeadroomLow", f"fewer than {index.terms(pool).headroom.low} free nodes are left for Kubernetes"
 
 
 def _turn(loan: NodeLoan, reason: str, message: str, pool: BatchPool) -> RecallLoan:

@@ -9,6 +9,7 @@ from tidegate.api.names import claim_of_fence
 from tidegate.sharing.commands import Command, WriteClusterStatus, WritePoolStatus
 from tidegate.sharing.index import Index
 from tidegate.sharing.lending import demand, startable
+from tidegate.sharing.windows import unreadable
 
 
 def write_pool_status(pool: BatchPool, index: Index) -> list[Command]:
@@ -22,6 +23,7 @@ def write_pool_status(pool: BatchPool, index: Index) -> list[Command]:
         nodes=_count(pool, index),
         demand_nodes=demand(pool, slurm, index) if slurm else 0,
         startable_nodes=startable(pool, slurm, index) if slurm else 0,
+        window=index.open_windows[pool.metadata.name],
     ).with_condition(index.now, "Ready", ready, reason, message, generation)
     overlap = index.overlap(pool)
     others = ", ".join(f"{node} ({owner})" for node, owner in sorted(overlap.items())[:8])
@@ -33,6 +35,11 @@ def write_pool_status(pool: BatchPool, index: Index) -> list[Command]:
     status = status.with_condition(
         index.now, "Exclusive", not overlap, "NodesOfOtherPool" if overlap else "NoOverlap", words, generation
     )
+    if pool.spec.lending.windows or status.condition("WindowsReadable"):
+        wrong = unreadable(pool.spec.lending.windows, index.now)
+        words = f"{'; '.join(wrong)}: until then the window does not open" if wrong else ""
+        reason = "WindowUnreadable" if wrong else "Readable"
+        status = status.with_condition(index.now, "WindowsReadable", not wrong, reason, words, generation)
     return [WritePoolStatus(pool, status)] if status != pool.status else []
 
 

@@ -1,0 +1,46 @@
+"""What a pool's terms come to: windows, and how many nodes each side has."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from e2e.operator import wait_for
+from e2e.stage import POOL, Stage, reason
+
+
+def test_a_window_that_opens_lends_and_one_that_closes_recalls(bare_stage: Stage) -> None:
+    stage = bare_stage
+    stage.set_up(lending={"cap": 0})
+    job = stage.sleep_job(60)
+    stage.wait_condition("batchpools", POOL, "True", "Working")
+    assert stage.loans(open_only=False) == []
+    now = datetime.now(UTC)
+    # Of this minute and the next, so that it is open also when the minute has just passed.
+    window = {"schedule": f"{now.minute},{(now.minute + 1) % 60} * * * *", "durationSeconds": 120, "cap": 1}
+    unreadable = {"schedule": "0 24 * * *", "durationSeconds": 60, "cap": 3}
+    stage.patch_pool({"lending": {"windows": [unreadable, window]}})
+    words = stage.wait_condition("batchpools", POOL, "False", "WindowUnreadable", "WindowsReadable")
+    assert words.startswith("lending.windows[0].schedule `0 24 * * *` is no cron schedule (Bad hour)")
+    stage.wait_lent(1)
+    stage.wait_job(job, "RUNNING")
+    pool = stage.kube.get("batchpools", POOL)
+    assert pool is not None
+    assert pool["status"]["window"]["number"] == 1
+    stage.patch_pool({"lending": {"windows": []}})
+    stage.wait_home()
+    assert [reason(loan, "Recalled") for loan in stage.loans(open_only=False)] == ["CapLowered"]
+    assert "PENDING" in stage.state(job), "its job is requeued, not lost"
+
+
+def test_what_is_kubernetes_and_what_is_slurms_own(bare_stage: Stage) -> None:
+    """Two of three nodes may be lent, and of these one claim gets back one: the third is Slurm's guaranteed share."""
+    stage = bare_stage
+    stage.set_up(lending={"kubernetes": {"floor": 1, "cap": 2}})
+    for _ in range(3):
+        stage.sleep_job(120)
+    stage.wait_lent(2)
+    stage.claim("wish", nodes=3, recallClass="fast")
+    wait_for("the nodes of the cap", lambda: len(stage.lent()) == 1 and not stage.returning(), 40)
+    words = stage.wait_condition("capacityclaims", "wish", "False", "KubernetesCap", "Satisfied")
+    assert words == f"pool {POOL} takes no node back for Kubernetes beyond its kubernetes.cap 2"
+    assert len(stage.lent()) == 1
