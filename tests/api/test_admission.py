@@ -106,6 +106,10 @@ TAKEN = [
     ("CapacityClaim", {}),
     ("CapacityClaim", {"spec": {"nodes": 4, "priorityClassName": "high", "recallClass": "fast", "ttlSeconds": 60}}),
     ("CapacityClaim", {"spec": {"holderRef": HOLDER}}),
+    ("CapacityClaim", {"spec": {"gpus": 12, "gang": True, "gatherSeconds": 60, "durationSeconds": 3600}}),
+    ("CapacityClaim", {"spec": {"nodeSelector": {"example.com/zone": "b"}}}),
+    ("BatchPool", {"spec": {"recall": {"fast": {"minimumPriority": 1000}}}}),
+    ("BatchPool", {"spec": {"claims": {"quotas": [{"nodes": 9}, {"namespace": "ml", "nodes": 2}]}}}),
 ]
 
 REFUSED = [
@@ -237,6 +241,15 @@ REFUSED = [
     ("CapacityClaim", {"metadata": {"name": LONG}}, "`metadata.name` must be no longer than 63 characters"),
     ("CapacityClaim", {"spec": {"nodes": 0}}, "spec.nodes .* greater than or equal to 1"),
     ("CapacityClaim", {"spec": {"nodes": 10001}}, "spec.nodes .* less than or equal to 10000"),
+    (
+        "CapacityClaim",
+        {"spec": {"nodes": 2, "gpus": 8}},
+        "spec: .* the amount is either in `nodes` or in `gpus`: leave one of them away",
+    ),
+    ("CapacityClaim", {"spec": {"gpus": 0}}, "spec.gpus .* greater than or equal to 1"),
+    ("CapacityClaim", {"spec": {"gatherSeconds": 86401}}, "spec.gatherSeconds .* less than or equal to 86400"),
+    ("CapacityClaim", {"spec": {"durationSeconds": 0}}, "spec.durationSeconds .* greater than or equal to 1"),
+    ("BatchPool", {"spec": {"claims": {"quotas": [{"namespace": "ml"}]}}}, "nodes: Required value"),
     ("CapacityClaim", {"spec": {"ttlSeconds": 0}}, "spec.ttlSeconds .* greater than or equal to 1"),
     ("CapacityClaim", {"spec": {"recallClass": "now"}}, 'supported values: "graceful", "quick", "fast"'),
 ]
@@ -251,6 +264,8 @@ CHANGES_TAKEN = [
         {"spec": {"back": {"reason": "Claimed", "recallClass": "quick"}}},
     ),
     ("CapacityClaim", {}, {"spec": {"nodes": 2}}),
+    ("CapacityClaim", {"spec": {"nodes": 2}}, {"spec": {"nodes": None, "gpus": 16}}),
+    ("CapacityClaim", {}, {"spec": {"gang": True, "durationSeconds": 60, "recallClass": "fast"}}),
     ("CapacityClaim", {"spec": {"holderRef": HOLDER}}, {"spec": {"nodes": 2}}),
     ("NodeLoan", {"spec": {"takenFor": JOB}}, {"spec": {"wanted": "Returned"}}),
 ]
@@ -285,6 +300,13 @@ CHANGES_REFUSED = [
         {"spec": {"poolName": "other"}},
         "spec.poolName: .* `poolName` cannot be changed: delete the claim and make a new one",
     ),
+    (
+        "CapacityClaim",
+        {"spec": {"nodeSelector": {"example.com/zone": "b"}}},
+        {"spec": {"nodeSelector": {"example.com/zone": "c"}}},
+        "spec.nodeSelector: .* `nodeSelector` cannot be changed: delete the claim and make a new one",
+    ),
+    ("CapacityClaim", {"spec": {"nodes": 2}}, {"spec": {"gpus": 16}}, "the amount is either in `nodes` or in `gpus`"),
     (
         "CapacityClaim",
         {},

@@ -10,8 +10,8 @@ from tidegate.api import NodeLoan
 from tidegate.api.names import CLAIM_LABEL, claim_of_fence
 from tidegate.cluster import views
 from tidegate.cluster.kinds import NODE_LOANS, NODES
-from tidegate.sharing.claims import is_automatic
 from tidegate.sharing.index import created, extra_of
+from tidegate.sharing.needs import is_automatic
 
 GPU = "nvidia.com/gpu"
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tests.fakes.kube import FakeKube
 from tests.fakes.slurm import FakeSlurm
 from tidegate.api import BatchPool, CapacityClaim, NodeLoan
-from tidegate.api.names import API_VERSION
+from tidegate.api.names import API_VERSION, CLAIM_LABEL
 from tidegate.cluster import views
 from tidegate.cluster.client import Json
 from tidegate.cluster.errors import Unreachable as KubeUnreachable
@@ -337,13 +337,36 @@ class Site:
         """The pool as it is."""
         return views.resource(BatchPool, self.run(self.kube.get(BATCH_POOLS, "batch")))
 
+    def holder(self, name: str) -> Json:
+        """A reference to the Deployment of that name, which is made when it is first asked for."""
+        if name not in self._owners:
+            self._owners[name] = self.make(DEPLOYMENTS, {"metadata": {"name": name}, "spec": {}}, USERS)
+        reference = _controlled_by(self._owners[name])
+        del reference["controller"]
+        return reference
+
+    def delete_holder(self, name: str) -> None:
+        """The Deployment goes, and with it what it owns."""
+        if self._owners.pop(name, None):
+            self._owners = {one: raw for one, raw in self._owners.items() if not one.startswith(f"{name}-")}
+            self.run(self.kube.delete(DEPLOYMENTS, name, USERS))
+
     def gpu_pod(
-        self, name: str, owner: str, gpus: int = 2, priority_class: str = "inference", revision: int = 1
+        self,
+        name: str,
+        owner: str,
+        gpus: int = 2,
+        priority_class: str = "inference",
+        revision: int = 1,
+        claim: str = "",
+        **spec: Any,
     ) -> Json:
-        """A pod of a Deployment that asks for GPUs; each revision has a ReplicaSet of its own."""
+        """A pod of a Deployment that asks for GPUs; each revision has a ReplicaSet of its own.
+
+        With `claim` it is for that explicit claim.
+        """
         replicas = f"{owner}-{revision}"
-        if owner not in self._owners:
-            self._owners[owner] = self.make(DEPLOYMENTS, {"metadata": {"name": owner}, "spec": {}}, USERS)
+        self.holder(owner)
         if replicas not in self._owners:
             metadata = {"name": replicas, "ownerReferences": [_controlled_by(self._owners[owner])]}
             self._owners[replicas] = self.make(REPLICA_SETS, {"metadata": metadata, "spec": {}}, USERS)
@@ -352,20 +375,24 @@ class Site:
         return self.make(
             PODS,
             {
-                "metadata": {"name": name, "ownerReferences": [reference]},
-                "spec": {"priorityClassName": priority_class, "containers": [container]},
+                "metadata": {
+                    "name": name,
+                    "ownerReferences": [reference],
+                    "labels": {CLAIM_LABEL: claim} if claim else {},
+                },
+                "spec": {"priorityClassName": priority_class, "containers": [container], **spec},
             },
             USERS,
         )
 
-    def claim(self, name: str, nodes: int = 1, priority_class: str = "inference", **spec: Any) -> Json:
+    def claim(self, name: str, nodes: int | None = 1, priority_class: str = "inference", **spec: Any) -> Json:
         """An explicit claim; fields that are None are left out."""
-        given = {name: value for name, value in spec.items() if value is not None}
+        given = {name: value for name, value in (spec | {"nodes": nodes}).items() if value is not None}
         body = {
             "apiVersion": API_VERSION,
             "kind": "CapacityClaim",
             "metadata": {"name": name},
-            "spec": {"poolName": "batch", "nodes": nodes, "priorityClassName": priority_class, **given},
+            "spec": {"poolName": "batch", "priorityClassName": priority_class, **given},
         }
         return self.make(CAPACITY_CLAIMS, body, USERS)
 

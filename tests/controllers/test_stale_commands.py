@@ -12,7 +12,7 @@ import pytest
 
 from tests.controllers.site import USERS, Operator, Site
 from tidegate.api import NodeLoan
-from tidegate.api.names import claim_fence
+from tidegate.api.names import FENCE_TAINT, claim_fence
 from tidegate.cluster.kinds import CAPACITY_CLAIMS, NODE_LOANS, NODES, PODS
 from tidegate.controllers.appliers import apply
 from tidegate.sharing.commands import (
@@ -24,11 +24,14 @@ from tidegate.sharing.commands import (
     DrainSlurmNode,
     FenceNode,
     FreeNode,
+    FreeSurplus,
     HoldNode,
     RecallLoan,
     ReleaseNode,
+    TieToHolder,
     TolerateFence,
     UnlabelNode,
+    WriteClaimStatus,
 )
 from tidegate.sharing.index import Index
 from tidegate.sharing.return_steps import back_of
@@ -189,6 +192,57 @@ def test_the_node_of_a_living_claim_is_not_freed(site: Site, operator: Operator)
     site.run(site.kube.delete(CAPACITY_CLAIMS, "demo", USERS))
     assert operator.apply(FreeNode(site.nodes()["gpu-0"], claim["metadata"]["uid"]))
     assert node_of(site) is None
+
+
+@pytest.mark.parametrize("news", ["none", "wanted again", "kept node lost", "pod came", "other claim"])
+def test_a_spare_node_is_let_go_only_if_it_is_still_spare(news: str) -> None:
+    site = Site(nodes=2)
+    operator = Operator(site)
+    try:
+        site.claim("demo", nodes=2)
+        site.settle(operator, turns=5)
+        site.run(site.kube.patch(CAPACITY_CLAIMS, "demo", {"spec": {"nodes": 1}}, USERS))
+        operator.read_watch()
+        (spare,) = [command for command in operator.decide() if isinstance(command, FreeSurplus)]
+        if news == "wanted again":
+            site.run(site.kube.patch(CAPACITY_CLAIMS, "demo", {"spec": {"nodes": 2}}, USERS))
+        if news == "kept node lost":
+            site.run(site.kube.patch(NODES, spare.keeps[0], {"spec": {"taints": []}}))
+        if news == "pod came":
+            tolerate = {"key": FENCE_TAINT, "operator": "Exists"}
+            site.gpu_pod("web-1", "web", 1, tolerations=[tolerate])
+            site.kube.schedule_stale(USERS, "web-1", spare.node.name)
+        if news == "other claim":
+            site.run(site.kube.delete(CAPACITY_CLAIMS, "demo", USERS))
+            site.claim("demo", nodes=1)
+        assert operator.apply(spare) is (news == "none")
+        assert (site.nodes()[spare.node.name].fence is None) is (news == "none")
+    finally:
+        site.close()
+
+
+def test_a_gang_is_not_told_that_it_has_nodes_which_it_lost(site: Site, operator: Operator) -> None:
+    site.claim("demo", gang=True)
+    operator.read_watch()
+    operator.round()
+    assert node_of(site)
+    (write,) = [command for command in operator.decide() if isinstance(command, WriteClaimStatus)]
+    assert write.status.started is not None
+    site.run(site.kube.patch(NODES, "gpu-0", {"spec": {"taints": []}}))
+    assert not operator.apply(write)
+    assert site.claims()[0].status.started is None
+
+
+def test_a_claim_that_changed_since_is_not_tied(site: Site, operator: Operator) -> None:
+    site.gpu_pod("web-1", "web")
+    site.claim("demo", holderRef=site.holder("web"))
+    operator.read_watch()
+    (tie,) = [command for command in operator.decide() if isinstance(command, TieToHolder)]
+    site.run(site.kube.patch(CAPACITY_CLAIMS, "demo", {"metadata": {"annotations": {"seen": "by a person"}}}, USERS))
+    assert not operator.apply(tie)
+    operator.read_watch()
+    operator.round()
+    assert site.claims()[0].metadata.owner_references[0].name == "web"
 
 
 def test_a_record_that_somebody_else_drained_or_made_stays(site: Site, operator: Operator, lent: NodeLoan) -> None:

@@ -20,6 +20,7 @@ from tidegate.api import (
     NodeLoan,
     NodeLoanSpec,
     NodeLoanStatus,
+    OwnerReference,
     SlurmCluster,
     SlurmClusterSpec,
     TakenFor,
@@ -294,7 +295,8 @@ def back_for(claim: str = "", *, reason: str = "Claimed", recall_class: str = "q
 def claim(
     name: str = "c1",
     *,
-    nodes: int = 1,
+    nodes: int | None = 1,
+    gpus: int | None = None,
     pool_name: str = "batch",
     priority_class_name: str | None = "high",
     recall_class: str = "quick",
@@ -303,9 +305,11 @@ def claim(
     automatic: bool = False,
     created: datetime | None = None,
     deleted: datetime | None = None,
+    owners: tuple[OwnerReference, ...] = (),
     status: CapacityClaimStatus | None = None,
+    **spec: Any,
 ) -> CapacityClaim:
-    """An explicit claim, or with `holder` the claim for the pods of that ReplicaSet."""
+    """An explicit claim, or with `holder` the claim for the pods of that ReplicaSet; `spec` has its rarer fields."""
     reference = {"api_version": "apps/v1", "kind": "ReplicaSet", "name": holder, "uid": f"uid-{holder}"}
     return CapacityClaim(
         metadata=Metadata(
@@ -317,15 +321,18 @@ def claim(
             creation_timestamp=created or ago(30),
             deletion_timestamp=deleted,
             labels={CLAIM_LABEL: f"uid-{holder}"} if automatic else {},
+            owner_references=owners or ((OwnerReference.model_validate(reference),) if automatic else ()),
         ),
         spec=CapacityClaimSpec.model_validate(
             {
                 "pool_name": pool_name,
-                "nodes": nodes,
+                "nodes": None if gpus else nodes,
+                "gpus": gpus,
                 "holder_ref": reference if holder else None,
                 "priority_class_name": priority_class_name,
                 "recall_class": recall_class,
                 "ttl_seconds": ttl_seconds,
+                **spec,
             }
         ),
         status=status or CapacityClaimStatus(),

@@ -76,6 +76,9 @@ def test_an_unschedulable_gpu_pod_that_a_lent_node_could_run_gets_a_claim() -> N
     assert command.spec.to_json() == {
         "poolName": "batch",
         "nodes": 1,
+        "nodeSelector": {},
+        "gang": False,
+        "gatherSeconds": 900,
         "holderRef": {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "uid-web"},
         "priorityClassName": "high",
         "recallClass": "quick",

@@ -17,7 +17,8 @@ from tests.sharing.build import NOW, ago, job, node, only
 from tests.sharing.worlds import worlds
 from tidegate.api import Ladder, TouchedJob
 from tidegate.api.batch_pool import Recall
-from tidegate.api.names import claim_of_fence
+from tidegate.api.names import claim_fence, claim_of_fence
+from tidegate.sharing.allotment import allot, unservable
 from tidegate.sharing.commands import (
     Command,
     ConfirmVacated,
@@ -26,9 +27,11 @@ from tidegate.sharing.commands import (
     DeleteSlurmNode,
     DownSlurmNode,
     FreeNode,
+    FreeSurplus,
     HoldNode,
     RecallLoan,
     ReleaseNode,
+    TolerateFence,
     WriteClaimStatus,
     WriteClusterStatus,
     WriteLoanStatus,
@@ -39,7 +42,20 @@ from tidegate.sharing.idleness import held_by, set_aside
 from tidegate.sharing.index import Index
 from tidegate.sharing.ladder import climb
 from tidegate.sharing.lending import obtainable
+from tidegate.sharing.lifetime import is_gathering
+from tidegate.sharing.needs import (
+    amount,
+    coming_loans,
+    held_nodes,
+    lacking,
+    pods_of,
+    suits,
+    units_of,
+    units_of_loan,
+)
 from tidegate.sharing.priorities import of_loan
+from tidegate.sharing.quotas import counts
+from tidegate.sharing.recall_classes import may_use
 from tidegate.sharing.sides import sides
 from tidegate.sharing.snapshot import Snapshot
 
@@ -140,6 +156,7 @@ def test_only_nodes_that_nobody_holds_or_set_aside_are_lent_or_held(world: Snaps
         assert index.pool_of_node[target.name] == pool.metadata.name
         assert not any(one.metadata.name == create.name for one in world.loans), "a number is used once"
     for hold in only(commands, HoldNode):
+        assert suits(hold.node, index.live_claims[hold.claim_uid])
         assert hold.node.fence is None
         assert hold.node.name not in index.active_loans
         assert hold.claim_uid in index.live_claims
@@ -197,6 +214,44 @@ def test_a_claim_recalls_only_what_is_less_important_and_never_twice(world: Snap
 
 
 @given(worlds())
+def test_a_gang_gets_all_that_it_lacks_or_nothing(world: Snapshot) -> None:
+    index, given = Index(world, NOW), allot(Index(world, NOW))
+    for claim in filter(is_gathering, index.live_claims.values()):
+        uid, pool = claim.metadata.uid, index.pools.get(claim.spec.pool_name)
+        nodes = [hold.node for hold in given.holds if hold.claim_uid == uid]
+        loans = [turn.loan for turn in given.recalls if turn.back.claim and turn.back.claim.uid == uid]
+        if pool and (nodes or loans):
+            units = sum(units_of(one, claim, pool) for one in nodes) + sum(units_of_loan(one, claim) for one in loans)
+            assert units >= lacking(claim, pool, index)
+            assert uid not in given.waits
+
+
+@given(worlds())
+def test_pods_of_a_gang_stay_away_until_it_was_handed_over(world: Snapshot) -> None:
+    index = Index(world, NOW)
+    for tolerate in only(decide(world, NOW), TolerateFence):
+        assert not is_gathering(index.live_claims[tolerate.claim_uid])
+
+
+@given(worlds())
+def test_quotas_are_kept_and_no_class_is_used_without_leave(world: Snapshot) -> None:
+    index, given = Index(world, NOW), allot(Index(world, NOW))
+    new = Counter(hold.claim_uid for hold in given.holds)
+    for turn in given.recalls:
+        assert turn.back.claim is not None
+        new[turn.back.claim.uid] += 1
+        claim = index.live_claims[turn.back.claim.uid]
+        if not turn.loan.is_wanted_back:
+            assert may_use(index.pools[claim.spec.pool_name], turn.back.recall_class, index.priority_of(claim) or 0)
+    for name, pool in index.pools.items():
+        for quota in pool.spec.claims.quotas:
+            counted = [c for c in index.live_claims.values() if c.spec.pool_name == name and counts(quota, c, index)]
+            had = sum(len(held_nodes(c, index)) + len(coming_loans(c, index)) for c in counted)
+            more = sum(new[c.metadata.uid] for c in counted)
+            assert more == 0 or had + more <= quota.nodes
+
+
+@given(worlds())
 def test_nothing_is_concluded_from_a_slurm_that_was_not_seen(world: Snapshot) -> None:
     index = Index(world, NOW)
     commands = decide(world, NOW)
@@ -222,6 +277,13 @@ def test_a_node_is_released_only_by_its_loan_and_only_to_a_live_claim(world: Sna
         assert world.nodes[release.loan.spec.node_name].fence == release.loan.metadata.name
         assert not index.slurmd_pods.get(release.loan.metadata.name)
         assert release.claim_uid is None or release.claim_uid in index.live_claims
+    for spare in only(decide(world, NOW), FreeSurplus):
+        uid = spare.claim.metadata.uid
+        assert spare.node.fence == claim_fence(uid)
+        assert uid in index.live_claims
+        assert not [pod for pod in pods_of(spare.claim, index) if pod.node == spare.node.name]
+        kept = [world.nodes[name] for name in spare.keeps]
+        assert sum(units_of(node, spare.claim, index.pools["batch"]) for node in kept) >= amount(spare.claim)
     for free in only(decide(world, NOW), FreeNode):
         assert free.node.fence is not None
         assert claim_of_fence(free.node.fence) == free.claim_uid
@@ -250,8 +312,10 @@ def test_one_more_free_node_never_makes_more_recalls_for_claims(world: Snapshot)
     richer = replace(
         world, nodes={**world.nodes, spare.name: spare}, idle_since={**world.idle_since, spare.name: ago(9999)}
     )
-    # a claim for more nodes than the pool has gets none, so that one more may make it possible
-    assume(all(claim.spec.nodes <= len(Index(world, NOW).nodes_of_pool["batch"]) for claim in world.claims))
+    # a claim for more than the pool has gets nothing, so that one more node may make it possible, as it may a gang
+    index = Index(world, NOW)
+    assume(all(unservable(claim, index) is None or unservable(claim, Index(richer, NOW)) for claim in world.claims))
+    assume(not any(claim.spec.gang for claim in world.claims))
     assert recalls(richer) <= recalls(world)
 
 

@@ -100,13 +100,17 @@ def _pools(draw: st.DrawFn, name: str = "batch") -> Any:
             "automaticClass": draw(st.sampled_from(["graceful", "quick", "fast"])),
             "nonRequeueableJobs": draw(st.sampled_from(["Wait", "Cancel"])),
             "nonRequeueableSeconds": draw(st.sampled_from([50, 5000])),
+            "fast": {"minimumPriority": draw(st.sampled_from([-1000, 1001]))},
+        },
+        claims={
+            "automatic": draw(st.sampled_from(["OptOut", "OptOut", "OptIn"])),
+            "quotas": draw(st.sampled_from([[], [], [{"nodes": 2}], [{"namespace": "team", "nodes": 3}]])),
         },
         guarded=not draw(sometimes),
         deleted=NOW if draw(sometimes) else None,
         created=ago(100_000 if name == "batch" else 50_000),
         stopPolicy=draw(st.sampled_from(["None", "None", "None", "Hold", "HoldAndDrain"])),
         historyLimit=draw(st.sampled_from([0, 1, 50])),
-        claims={"automatic": draw(st.sampled_from(["OptOut", "OptOut", "OptIn"]))},
         slurmClusterName=draw(st.sampled_from(["slurm", "slurm", "slurm", "slurm", "other"])),
     )
 
@@ -133,6 +137,7 @@ def _windows(draw: st.DrawFn) -> dict[str, Any]:
 def _node_with_trip(draw: st.DrawFn, name: str, records: list[Any]) -> list[Any]:
     """A node with what its last loans left on it, in Kubernetes and in Slurm, not always in step with each other."""
     things: list[Any] = []
+    gpus = draw(st.sampled_from([8, 8, 8, 4]))
     for number in range(draw(st.integers(0, 2))):
         past = loan(name, name=f"{name}-{number + 1}", done=RETURNED, created=ago(draw(SECONDS) + 700 * number))
         things.append(past)
@@ -150,6 +155,7 @@ def _node_with_trip(draw: st.DrawFn, name: str, records: list[Any]) -> list[Any]
                 done=done,
                 since=ago(draw(SECONDS)),
                 created=ago(4000),
+                gpus=gpus,
                 back=back_for(target, recall_class=draw(st.sampled_from(["graceful", "quick", "fast"])))
                 if turning
                 else None,
@@ -164,8 +170,9 @@ def _node_with_trip(draw: st.DrawFn, name: str, records: list[Any]) -> list[Any]
             things.append(slurmd(current, on=name, deleting=draw(sometimes)))
         if "Vacated" in done and not draw(sometimes):
             records.append(draw(_records(name, current)))
-    if draw(sometimes):
-        fence = draw(st.sampled_from([claim_fence("uid-c1"), claim_fence("uid-gone"), f"{name}-1", current]))
+    if draw(st.integers(0, 3)) == 0:
+        claimed = [claim_fence(f"uid-{one}") for one in ("c1", "c1", "c2", "gone")]
+        fence = draw(st.sampled_from([*claimed, f"{name}-1", current]))
     if draw(sometimes):
         records.append(draw(_records(name, f"{name}-1")))
     if draw(st.integers(0, 3)) == 0:
@@ -175,6 +182,7 @@ def _node_with_trip(draw: st.DrawFn, name: str, records: list[Any]) -> list[Any]
         things.append(
             node(
                 name,
+                gpus=gpus,
                 fence=fence,
                 label=label,
                 ready=not draw(sometimes),
@@ -274,7 +282,13 @@ def _claims(draw: st.DrawFn, name: str) -> Any:
     holder = name.removeprefix("auto-") if name.startswith("auto-") else ""
     status = draw(
         st.sampled_from(
-            [None, None, None, None, ("Satisfied", "Served"), ("Expired", "TimeToLive"), ("Satisfied", "Held")]
+            [
+                *(None, None, None, None),
+                ("Satisfied", "Served"),
+                ("Expired", "TimeToLive"),
+                ("Satisfied", "Held"),
+                ("Gathering", "NodesMissing"),
+            ]
         )
     )
     conditions = (
@@ -285,6 +299,11 @@ def _claims(draw: st.DrawFn, name: str) -> Any:
     return claim(
         name,
         nodes=draw(st.integers(1, 5)),
+        gpus=None if holder else draw(st.sampled_from([None, None, 1, 12, 16])),
+        node_selector={} if holder else draw(st.sampled_from([{}, {}, {"zone": "a"}])),
+        gang=not holder and draw(st.booleans()),
+        gather_seconds=draw(st.sampled_from([30, 900])),
+        duration_seconds=draw(st.sampled_from([None, None, 60])),
         pool_name=draw(st.sampled_from(["batch", "batch", "batch", "nosuch"])),
         priority_class_name=draw(st.sampled_from(["high", "high", "low", None, "nosuch"])),
         recall_class=draw(st.sampled_from(["graceful", "quick", "fast"])),
@@ -293,7 +312,9 @@ def _claims(draw: st.DrawFn, name: str) -> Any:
         automatic=bool(holder),
         created=ago(draw(SECONDS)),
         deleted=NOW if draw(sometimes) else None,
-        status=CapacityClaimStatus(conditions=conditions),
+        status=CapacityClaimStatus(
+            conditions=conditions, started=ago(draw(SECONDS)) if status and status[0] != "Gathering" else None
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from tidegate.api.batch_pool import (
     BatchPoolStatus,
     Ladder,
     NodeCounts,
+    Quota,
     RecallClass,
 )
 from tidegate.api.capacity_claim import CapacityClaim, CapacityClaimSpec, CapacityClaimStatus, HolderReference
@@ -55,6 +56,7 @@ __all__ = [
     "NodeLoanStatus",
     "OpenWindow",
     "OwnerReference",
+    "Quota",
     "RecallClass",
     "SlurmCluster",
     "SlurmClusterSpec",

@@ -29,6 +29,12 @@ class Ladder(Model):
         ge=1,
         le=3600,
     )
+    minimum_priority: int | None = Field(
+        default=None,
+        description="Claims of a lower priority may not use the class; all may when absent.",
+        ge=-1000000000,
+        le=1000000000,
+    )
 
 
 class Recall(Model):
@@ -73,6 +79,18 @@ class Recall(Model):
         return default.to_json() | {to_camel(key): value for key, value in given.items()}
 
 
+class Quota(Model):
+    """How many nodes of the pool some claims may have together at a time."""
+
+    namespace: str | None = Field(
+        default=None, description="Counts claims of this namespace only.", min_length=1, max_length=63
+    )
+    priority_class_name: str | None = Field(
+        default=None, description="Counts claims that name this PriorityClass only.", min_length=1, max_length=253
+    )
+    nodes: int = Field(description="Most nodes that they may hold or wait for at a time.", ge=0, le=10000)
+
+
 class Claims(Model):
     """What may be claimed."""
 
@@ -81,6 +99,13 @@ class Claims(Model):
         description="For which pending GPU pods Tidegate makes claims by itself. `OptOut`: for all but those whose "
         'label `tidegate.dev/automatic-claims` is "false". `OptIn`: for those where it is "true". '
         "A pod without the label has that of its namespace.",
+    )
+    quotas: tuple[Quota, ...] = Field(
+        default=(),
+        description="How many nodes may be claimed at a time; each claim has to keep to every quota that counts it. "
+        "One without namespace and PriorityClass counts all claims.",
+        max_length=128,
+        json_schema_extra={"x-kubernetes-list-type": "atomic"},
     )
 
 

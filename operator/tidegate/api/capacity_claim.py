@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from tidegate.api.batch_pool import RecallClass
+from tidegate.api.batch_pool import Label, RecallClass
 from tidegate.api.names import API_VERSION
-from tidegate.api.resource import FITS_LABEL, Metadata, Model, Status, cel
+from tidegate.api.resource import FITS_LABEL, Metadata, Model, Status, Time, cel
 
 
 class HolderReference(Model):
@@ -29,7 +29,11 @@ class CapacityClaimSpec(Model):
                 "has(self.holderRef) == has(oldSelf.holderRef) "
                 "&& (!has(self.holderRef) || self.holderRef == oldSelf.holderRef)",
                 "`holderRef` cannot be changed: delete the claim and make a new one",
-            )
+            ),
+            (
+                "!has(self.nodes) || !has(self.gpus)",
+                "the amount is either in `nodes` or in `gpus`: leave one of them away",
+            ),
         )
     )
 
@@ -39,7 +43,38 @@ class CapacityClaimSpec(Model):
         max_length=253,
         json_schema_extra=cel(("self == oldSelf", "`poolName` cannot be changed: delete the claim and make a new one")),
     )
-    nodes: int = Field(default=1, description="How many nodes.", ge=1, le=10000)
+    nodes: int | None = Field(
+        default=None,
+        description="How many nodes; 1 where neither `nodes` nor `gpus` is said. Where it is lowered, nodes on which "
+        "none of the claim's pods run are let go.",
+        ge=1,
+        le=10000,
+    )
+    gpus: int | None = Field(
+        default=None,
+        description="How many GPUs, instead of `nodes`. Whole nodes are held, as few as have them.",
+        ge=1,
+        le=100000,
+    )
+    node_selector: dict[str, Label] = Field(
+        default={},
+        description="Labels that the nodes must have beside those that the pool selects.",
+        max_length=16,
+        json_schema_extra=cel(
+            ("self == oldSelf", "`nodeSelector` cannot be changed: delete the claim and make a new one")
+        ),
+    )
+    gang: bool = Field(
+        default=False,
+        description="Whether the nodes are of use only all together. Then none is handed over before all are held, and "
+        "none is recalled before all can be had; what was freed is held while the rest is being freed.",
+    )
+    gather_seconds: int = Field(
+        default=900,
+        description="A gang that still lacks nodes this long after it got the first one lets go of them and is over.",
+        ge=1,
+        le=86400,
+    )
     holder_ref: HolderReference | None = Field(
         default=None,
         description="Whose pods the nodes are for. Without it: the pods of this namespace with the label "
@@ -55,6 +90,13 @@ class CapacityClaimSpec(Model):
     recall_class: RecallClass = Field(
         default="quick", description="Which ladder of the pool is walked to get the nodes."
     )
+    duration_seconds: int | None = Field(
+        default=None,
+        description="The claim ends this long after it was first satisfied and lets go of its nodes; pods that run "
+        "there stay. No end of this kind when absent.",
+        ge=1,
+        le=31536000,
+    )
     ttl_seconds: int | None = Field(
         default=None,
         description="The claim expires this long after it was made and lets go of its nodes; never when absent.",
@@ -64,7 +106,11 @@ class CapacityClaimSpec(Model):
 
 
 class CapacityClaimStatus(Status):
-    """What was got. Conditions: `Satisfied` (all nodes are held, or its pods are bound) and `Expired`."""
+    """What was got.
+
+    Conditions: `Satisfied` (all nodes are held, or its pods are bound), `Gathering` (a gang holds or recalls some of
+    its nodes and lacks others) and `Expired` (it is over).
+    """
 
     nodes: tuple[Annotated[str, Field(max_length=253)], ...] = Field(
         default=(),
@@ -73,6 +119,12 @@ class CapacityClaimStatus(Status):
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     held_nodes: int = Field(default=0, description="How many nodes are held.", ge=0)
+    wanted_nodes: int = Field(
+        default=0, description="How many nodes it takes; of an amount in GPUs the fewest that have them.", ge=0
+    )
+    started: Time | None = Field(
+        default=None, description="When it was first satisfied; its `durationSeconds` count from then."
+    )
     priority: int | None = Field(default=None, description="The priority that its PriorityClass stands for.")
 
 

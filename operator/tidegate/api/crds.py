@@ -28,7 +28,7 @@ class Column:
 
     name: str
     path: str
-    type: Literal["string", "integer", "date"] = "string"
+    type: Literal["string", "integer", "boolean", "date"] = "string"
     wide: bool = False
 
     def to_json(self) -> Schema:
@@ -113,11 +113,14 @@ RESOURCES = (
         "Namespaced",
         (
             Column("Pool", ".spec.poolName"),
-            Column("Nodes", ".spec.nodes", "integer"),
+            Column("Nodes", ".status.wantedNodes", "integer"),
             Column("Held", ".status.heldNodes", "integer"),
             Column("Priority", ".status.priority", "integer"),
             Column("Satisfied", _condition("Satisfied", "status")),
             Column("Reason", _condition("Satisfied", "reason")),
+            Column("GPUs", ".spec.gpus", "integer", wide=True),
+            Column("Gang", ".spec.gang", "boolean", wide=True),
+            Column("Started", ".status.started", "date", wide=True),
             Column("Message", _condition("Satisfied", "message"), wide=True),
             _AGE,
         ),

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tidegate.api import CapacityClaim
-from tidegate.sharing.claims import held_nodes, in_order
+from tidegate.sharing.allotment import in_order
 from tidegate.sharing.explain_nodes import explain_nodes
 from tidegate.sharing.explanation import NOT_SEEN, Explanation, age, key_of, utc
 from tidegate.sharing.index import Index, gpus_of
+from tidegate.sharing.needs import held_nodes, wanted_nodes
 
 _OWNERS = ("Kubernetes", "joining", "Slurm", "returning", "claim")
 
@@ -84,7 +85,7 @@ def as_json(index: Index) -> str:
             "pool": claim.spec.pool_name,
             "priority": index.priority_of(claim),
             "heldNodes": len(held_nodes(claim, index)),
-            "nodes": claim.spec.nodes,
+            "nodes": wanted_nodes(claim, index),
             "reason": reason,
             "message": message,
         }
@@ -171,7 +172,7 @@ def _claims(claims: list[CapacityClaim], index: Index) -> Table:
     table.add_column("Why", overflow="fold")
     for claim in claims:
         priority = index.priority_of(claim)
-        held = f"{len(held_nodes(claim, index))}/{claim.spec.nodes}"
+        held = f"{len(held_nodes(claim, index))}/{wanted_nodes(claim, index)}"
         words = ": ".join(filter(None, _why_waiting(claim)))
         table.add_row(key_of(claim), claim.spec.pool_name, "?" if priority is None else str(priority), held, words)
     return table

@@ -19,13 +19,14 @@ from tidegate.sharing.commands import (
     DeleteSlurmdPod,
     FenceNode,
     FreeNode,
+    FreeSurplus,
     HoldNode,
     ReleaseNode,
     TolerateFence,
     UnlabelNode,
 )
 from tidegate.sharing.index import extra_of, is_drained_by_others, wants_gpu
-from tidegate.sharing.snapshot import Node
+from tidegate.sharing.snapshot import Node, Taint
 
 SLURMD_GRACE_SECONDS = 2
 """A drained slurmd has nothing to end; this bounds how long its node waits for it."""
@@ -146,6 +147,23 @@ async def free_node(command: FreeNode, hands: Hands) -> None:
     if any(claim.metadata.uid == command.claim_uid and not claim.is_over for claim in claims):
         raise NotYet(f"the claim that holds node {command.node.name} is alive")
     await _patch_node(node, fence.remove_claim_fence, command.claim_uid, hands)
+
+
+async def free_surplus(command: FreeSurplus, hands: Hands) -> None:
+    meta, ours = command.claim.metadata, claim_fence(command.claim.metadata.uid)
+    node = await _as_seen(command.node, hands)
+    live = views.resource(CapacityClaim, await hands.kube.get(CAPACITY_CLAIMS, meta.name, meta.namespace or ""))
+    if (live.metadata.uid, live.metadata.generation) != (meta.uid, meta.generation):
+        raise NotYet(f"claim {meta.namespace}/{meta.name} changed since it was looked at")
+    for name in command.keeps:
+        if fence.fence_of(await hands.kube.get(NODES, name)) != ours:
+            raise NotYet(f"node {name} is not held for claim {meta.namespace}/{meta.name} any more")
+    there = await hands.kube.list(PODS, field_selector=f"spec.nodeName={command.node.name}")
+    pods = [pod for item in there if (pod := views.pod(item)) is not None]
+    held_by = Taint(FENCE_TAINT, ours, "NoSchedule")
+    if user := next((p for p in pods if p.gpus and any(t.tolerates(held_by) for t in p.tolerations)), None):
+        raise NotYet(f"pod {user.key} came to node {command.node.name}")
+    await _patch_node(node, fence.remove_claim_fence, meta.uid, hands)
 
 
 async def tolerate_fence(command: TolerateFence, hands: Hands) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from tidegate.api import BatchPool, CapacityClaim, NodeLoan, NodeLoanStatus, SlurmCluster, Status
-from tidegate.api.names import API_VERSION, CLAIM_LABEL, POOL_LABEL, RETURN_FINALIZER
+from tidegate.api import BatchPool, CapacityClaim, CapacityClaimStatus, NodeLoan, NodeLoanStatus, SlurmCluster, Status
+from tidegate.api.names import API_VERSION, CLAIM_LABEL, POOL_LABEL, RETURN_FINALIZER, claim_fence
 from tidegate.cluster.client import Json
 from tidegate.cluster.errors import AlreadyExists, NotFound
-from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, SLURM_CLUSTERS, Kind
+from tidegate.cluster.fence import fence_of
+from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, NODES, SLURM_CLUSTERS, Kind
 from tidegate.controllers import metrics
 from tidegate.controllers.events import tell_claim, tell_loan
-from tidegate.controllers.hands import Hands
+from tidegate.controllers.hands import Hands, NotYet
 from tidegate.sharing.commands import (
     CreateClaim,
     CreateLoan,
@@ -19,6 +20,7 @@ from tidegate.sharing.commands import (
     GuardPool,
     RecallLoan,
     ResizeClaim,
+    TieToHolder,
     WriteClaimStatus,
     WriteClusterStatus,
     WriteLoanStatus,
@@ -100,10 +102,27 @@ async def resize_claim(command: ResizeClaim, hands: Hands) -> None:
     hands.remember(CAPACITY_CLAIMS, await hands.kube.patch(CAPACITY_CLAIMS, meta.name, body, meta.namespace or ""))
 
 
+async def tie_to_holder(command: TieToHolder, hands: Hands) -> None:
+    meta, holder = command.claim.metadata, command.holder
+    owners = [*(reference.to_json() for reference in meta.owner_references), holder.to_json()]
+    body = {"metadata": {**_version(command.claim), "ownerReferences": owners}}
+    hands.remember(CAPACITY_CLAIMS, await hands.kube.patch(CAPACITY_CLAIMS, meta.name, body, meta.namespace or ""))
+
+
 async def write_claim_status(command: WriteClaimStatus, hands: Hands) -> None:
+    claim, status = command.claim, command.status
+    if claim.spec.gang and status.started and claim.status.started is None:
+        await _all_held(claim, status, hands)
     await _write_status(CAPACITY_CLAIMS, command.claim, command.status, hands)
     metrics.observe_claim(command.claim, command.status)
     await tell_claim(command.claim, command.status, hands)
+
+
+async def _all_held(claim: CapacityClaim, status: CapacityClaimStatus, hands: Hands) -> None:
+    """Look at the nodes themselves before a gang is told that it has them all: its pods may come from then on."""
+    for name in status.nodes:
+        if fence_of(await hands.kube.get(NODES, name)) != claim_fence(claim.metadata.uid):
+            raise NotYet(f"node {name} is not held for claim {claim.metadata.namespace}/{claim.metadata.name} any more")
 
 
 async def forget_claim(command: ForgetClaim, hands: Hands) -> None:

@@ -6,10 +6,10 @@ from collections import defaultdict
 
 from tidegate.api import BatchPool, CapacityClaim, CapacityClaimSpec, HolderReference
 from tidegate.api.names import CLAIM_LABEL
-from tidegate.sharing.claims import is_automatic, needed_now
 from tidegate.sharing.commands import Command, CreateClaim
 from tidegate.sharing.fit import may_run
 from tidegate.sharing.index import Index
+from tidegate.sharing.needs import is_automatic, needed_now
 from tidegate.sharing.snapshot import Owner, Pod
 from tidegate.sharing.waiting import is_served, is_settled, is_stuck
 

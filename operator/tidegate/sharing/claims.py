@@ -1,135 +1,73 @@
-"""Who waits for nodes: automatic claims of pending GPU pods, what a claim still lacks, and what it holds."""
+"""The life of claims: their pods are let onto their nodes, their status is told, and at the end they let go."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 
-from tidegate.api import BatchPool, CapacityClaim, CapacityClaimStatus, NodeLoan
-from tidegate.api.names import CLAIM_LABEL, FENCE_TAINT, claim_fence, claim_of_fence
+from tidegate.api import BatchPool, CapacityClaim, CapacityClaimStatus
+from tidegate.api.names import FENCE_TAINT, claim_fence, claim_of_fence
+from tidegate.sharing.allotment import Allotment, unservable
 from tidegate.sharing.commands import (
     Command,
     ForgetClaim,
     FreeNode,
-    HoldNode,
+    FreeSurplus,
     ResizeClaim,
+    TieToHolder,
     TolerateFence,
     WriteClaimStatus,
 )
-from tidegate.sharing.fit import extra_nodes_needed, may_run
-from tidegate.sharing.index import Index, created, wants_gpu
-from tidegate.sharing.lending import free_nodes
-from tidegate.sharing.sides import sides
-from tidegate.sharing.snapshot import Node, Pod, Taint
-from tidegate.sharing.waiting import is_served, is_settled
+from tidegate.sharing.idleness import Blocker
+from tidegate.sharing.index import Index
+from tidegate.sharing.lifetime import GATHERING, ends_at, is_gathering
+from tidegate.sharing.needs import (
+    amount,
+    coming_loans,
+    held_nodes,
+    is_automatic,
+    lacking,
+    needed_now,
+    suitable,
+    surplus,
+    unbound_pods,
+    units_of,
+    waiting_pods,
+    wanted_nodes,
+)
+from tidegate.sharing.priorities import of_loan
+from tidegate.sharing.snapshot import Node, Taint
+from tidegate.sharing.waiting import is_settled
 
 FORGET_SECONDS = 600
 """An automatic claim that is over is kept this long to look at."""
 
 
-def in_order(index: Index) -> list[CapacityClaim]:
-    """Live claims in the one order for all: priority, then age, then UID."""
-    return sorted(
-        index.live_claims.values(),
-        key=lambda c: (-(index.priority_of(c) or 0), created(c), c.metadata.uid),
-    )
-
-
-def is_automatic(claim: CapacityClaim) -> bool:
-    """Whether Tidegate made the claim for pending pods."""
-    return CLAIM_LABEL in claim.metadata.labels
-
-
-def pods_of(claim: CapacityClaim, index: Index) -> Sequence[Pod]:
-    """The pods that the claim's nodes are for, bound or not."""
-    namespace, holder = claim.metadata.namespace or "", claim.spec.holder_ref
-    if holder:
-        mine = index.claim_of_holder.get((namespace, holder.uid), claim.metadata.uid) == claim.metadata.uid
-        return index.pods_by_owner.get((namespace, holder.uid), ()) if mine else ()
-    return index.pods_by_claim_label.get((namespace, claim.metadata.name), ())
-
-
-def held_nodes(claim: CapacityClaim, index: Index) -> Sequence[Node]:
-    """Nodes whose fence names the claim, by name."""
-    return index.nodes_by_fence.get(claim_fence(claim.metadata.uid), ())
-
-
-def coming_loans(claim: CapacityClaim, index: Index) -> Sequence[NodeLoan]:
-    """Loans that are on their way back for the claim, by node name."""
-    return index.coming_by_claim.get(claim.metadata.uid, ())
-
-
-def nodes_lacking(claim: CapacityClaim, pool: BatchPool, index: Index) -> int:
-    """How many nodes the claim needs beside those it holds and those on their way to it."""
-    held, coming = held_nodes(claim, index), coming_loans(claim, index)
-    if not is_automatic(claim):
-        return max(claim.spec.nodes - len(held) - len(coming), 0)
-    needed = needed_now(_waiting(claim, pool, index), held, pool, index)
-    # What goes beyond its size waits until that was raised: then the pods that need it are all there.
-    return max(min(needed, claim.spec.nodes - len(held)) - len(coming), 0)
-
-
-def helpful(claim: CapacityClaim, loans: Iterable[NodeLoan], pool: BatchPool, index: Index) -> list[NodeLoan]:
-    """Those of the loans whose nodes exist and could run a waiting pod of the claim; an explicit claim takes any."""
-    there = [loan for loan in loans if loan.spec.node_name in index.snapshot.nodes]
-    if not is_automatic(claim):
-        return there
-    pods = _waiting(claim, pool, index)
-    return [loan for loan in there if any(may_run(p, index.snapshot.nodes[loan.spec.node_name]) for p in pods)]
-
-
-def _waiting(claim: CapacityClaim, pool: BatchPool, index: Index) -> list[Pod]:
-    return [p for p in _unbound(claim, pool, index) if not p.gated and wants_gpu(p, pool)]
-
-
-def _unbound(claim: CapacityClaim, pool: BatchPool, index: Index) -> list[Pod]:
-    pods = [pod for pod in pods_of(claim, index) if not pod.node]
-    return [pod for pod in pods if is_served(pod, pool, index)] if is_automatic(claim) else pods
-
-
-def needed_now(pods: list[Pod], held: Sequence[Node], pool: BatchPool, index: Index) -> int:
-    """How many nodes of the pool that are on loan the pods need beside those held for them."""
-    lent = [n for n in index.nodes_of_pool[pool.metadata.name] if n.name in index.active_loans]
-    return extra_nodes_needed(pods, held, lent, pool, index)
-
-
 def tend(claim: CapacityClaim, index: Index) -> list[Command]:
-    """Let the claim's pods onto its nodes, and keep the size of an automatic claim true."""
+    """Let the claim's pods onto its nodes, those of a gang once it has them all, and keep its size true."""
     pool = index.pools.get(claim.spec.pool_name)
     if pool is None:
         return []
     fence = Taint(FENCE_TAINT, claim_fence(claim.metadata.uid), "NoSchedule")
-    commands: list[Command] = [
-        TolerateFence(pod, claim.metadata.uid)
-        for pod in _unbound(claim, pool, index)
-        if not any(t.tolerates(fence) for t in pod.tolerations)
-    ]
+    commands: list[Command] = []
+    if not is_gathering(claim):
+        commands += [
+            TolerateFence(pod, claim.metadata.uid)
+            for pod in unbound_pods(claim, pool, index)
+            if not any(t.tolerates(fence) for t in pod.tolerations)
+        ]
+    if (holder := claim.spec.holder_ref) and holder.uid not in {ref.uid for ref in claim.metadata.owner_references}:
+        commands.append(TieToHolder(claim, holder))
     if is_automatic(claim):
         held, coming = held_nodes(claim, index), coming_loans(claim, index)
-        needed = len(held) + max(needed_now(_waiting(claim, pool, index), held, pool, index), len(coming))
-        if needed > claim.spec.nodes and is_settled(_waiting(claim, pool, index), index):
+        waiting = waiting_pods(claim, pool, index)
+        needed = len(held) + max(needed_now(waiting, held, pool, index), len(coming))
+        if needed > amount(claim) and is_settled(waiting, index):
             commands.append(ResizeClaim(claim, needed))
-    return commands
-
-
-def asks_too_much(claim: CapacityClaim, pool: BatchPool, index: Index) -> bool:
-    """Whether an explicit claim asks for more nodes than the pool has; then it gets none, because all would not do."""
-    return not is_automatic(claim) and claim.spec.nodes > len(index.nodes_of_pool[pool.metadata.name])
-
-
-def hold_free(index: Index) -> list[HoldNode]:
-    """Free nodes for what explicit claims lack, in the claims' order; no node for two of them."""
-    commands: list[HoldNode] = []
-    taken: set[str] = set()
-    for claim in in_order(index):
-        pool = index.pools.get(claim.spec.pool_name)
-        if pool is None or is_automatic(claim) or asks_too_much(claim, pool, index):
-            continue
-        lacking = nodes_lacking(claim, pool, index)
-        free = [node for node in free_nodes(pool, index) if node.name not in taken][:lacking]
-        taken |= {node.name for node in free}
-        commands += [HoldNode(node, claim.metadata.uid) for node in free]
-    return commands
+    spare = surplus(claim, pool, index)
+    keeps = tuple(node.name for node in held_nodes(claim, index) if node not in spare)
+    return commands + [FreeSurplus(node, claim, keeps) for node in spare]
 
 
 def let_go(index: Index) -> list[Command]:
@@ -149,81 +87,95 @@ def _is_old(claim: CapacityClaim, index: Index) -> bool:
     return ended is not None and index.now - ended > timedelta(seconds=FORGET_SECONDS)
 
 
-def write_status(claim: CapacityClaim, recallable: int, index: Index) -> list[Command]:
-    """The claim's status as it should read; `recallable` loans could still be recalled for it."""
+def write_status(claim: CapacityClaim, allotment: Allotment, index: Index) -> list[Command]:
+    """The claim's status as it should read."""
     pool = index.pools.get(claim.spec.pool_name)
     held = held_nodes(claim, index)
     status = claim.status.model_copy(
         update={
             "nodes": tuple(n.name for n in held),
             "held_nodes": len(held),
+            "wanted_nodes": wanted_nodes(claim, index),
             "priority": index.priority_of(claim),
             "observed_generation": claim.metadata.generation or None,
         }
     )
-    if index.is_expired(claim):
-        words = f"not ended within ttlSeconds {claim.spec.ttl_seconds}; its nodes are let go"
-        status = _say(claim, status, index, "Expired", True, "TimeToLive", words)
+    end = ends_at(claim, index)
+    if end and index.now >= end.time:
+        words = f"{end.message}{_who_has_what(claim, index) if end.reason == 'GangIncomplete' else ''}"
+        status = _say(claim, status, index, "Expired", True, end.reason, words)
+        return _written(claim, status.model_copy(update={"nodes": (), "held_nodes": 0}))
+    satisfied, reason, message = _satisfaction(claim, pool, held, allotment, index)
+    status = _say(claim, status, index, "Satisfied", satisfied, reason, message)
+    if satisfied and status.started is None:
+        status = status.model_copy(update={"started": status.since("Satisfied")})
+    if claim.spec.gang:
+        status = _with_gathering(claim, status, held, index)
+    if reason == "Served":
         status = status.model_copy(update={"nodes": (), "held_nodes": 0})
-    else:
-        satisfied, reason, message = _satisfaction(claim, pool, held, recallable, index)
-        status = _say(claim, status, index, "Satisfied", satisfied, reason, message)
-        if reason == "Served":
-            status = status.model_copy(update={"nodes": (), "held_nodes": 0})
+    return _written(claim, status)
+
+
+def _written(claim: CapacityClaim, status: CapacityClaimStatus) -> list[Command]:
     return [WriteClaimStatus(claim, status)] if status != claim.status else []
 
 
 def _satisfaction(
-    claim: CapacityClaim, pool: BatchPool | None, held: Sequence[Node], recallable: int, index: Index
+    claim: CapacityClaim, pool: BatchPool | None, held: Sequence[Node], allotment: Allotment, index: Index
 ) -> tuple[bool, str, str]:
-    if pool is None:
-        return (
-            False,
-            "PoolNotFound",
-            f"BatchPool {claim.spec.pool_name} does not exist; set poolName to one of {_names(index)}",
-        )
-    if index.priority_of(claim) is None:
-        words = f"PriorityClass {claim.spec.priority_class_name} does not exist; create it or name another"
-        return False, "PriorityClassNotFound", words
+    blocker = unservable(claim, index)
+    if pool is None or index.priority_of(claim) is None:
+        return False, *_words(blocker)
     coming = coming_loans(claim, index)
     if is_automatic(claim):
-        if not _waiting(claim, pool, index) and not coming:
+        if not waiting_pods(claim, pool, index) and not coming:
             return True, "Served", "all its pods are bound"
-    elif len(held) >= claim.spec.nodes:
+    elif sum(units_of(node, claim, pool) for node in held) >= amount(claim):
         return True, "Held", f"{len(held)} nodes are held for it"
-    if asks_too_much(claim, pool, index):
-        size = len(index.nodes_of_pool[pool.metadata.name])
-        words = (
-            f"asks for {claim.spec.nodes} nodes, pool {pool.metadata.name} has {size}; lower nodes or change poolName"
-        )
-        return False, "MoreThanPool", words
+    if blocker:
+        return False, *_words(blocker)
     if coming:
         waits = ", ".join(loan.spec.node_name for loan in coming[:8])
         return False, "Recalling", f"waiting for {waits} to come back from Slurm"
-    if nodes_lacking(claim, pool, index) == 0:
+    if lacking(claim, pool, index) == 0:
         return False, "Binding", "its pods are about to be bound to the nodes held for it"
-    if index.slurm_of(pool.metadata.name) is None:
-        words = f"Slurm {pool.spec.slurm_cluster_name} does not answer; nothing is recalled without seeing what it runs"
-        return False, "SlurmSilent", words
-    if recallable == 0 and _is_kept_for_slurm(claim, pool, index):
-        cap = index.terms(pool).kubernetes.cap
-        words = f"pool {pool.metadata.name} takes no node back for Kubernetes beyond its kubernetes.cap {cap}"
-        return False, "KubernetesCap", words
-    if recallable == 0:
-        words = f"no loan of pool {pool.metadata.name} has a priority below {index.priority_of(claim)}"
-        return False, "NothingToRecall", words
+    if blocker := allotment.waits.get(claim.metadata.uid):
+        return False, *_words(blocker)
     return False, "Choosing", "choosing loans to recall"
 
 
-def _is_kept_for_slurm(claim: CapacityClaim, pool: BatchPool, index: Index) -> bool:
-    """Whether nothing but the pool's `kubernetes.cap` keeps loans of lower priority from the claim."""
-    lowest, priority = sides(pool, index).lowest, index.priority_of(claim)
-    lower = lowest is not None and priority is not None and lowest < priority
-    return lower and sides(pool, index).may_take_back == 0
+def _words(blocker: Blocker | None) -> tuple[str, str]:
+    return (blocker.reason, blocker.message) if blocker else ("", "")
 
 
-def _names(index: Index) -> str:
-    return ", ".join(sorted(index.pools)) or "(there is none yet)"
+def _with_gathering(
+    claim: CapacityClaim, status: CapacityClaimStatus, held: Sequence[Node], index: Index
+) -> CapacityClaimStatus:
+    """Since when a gang has some of its nodes and lacks others; its deadline counts from then."""
+    has = len(held) + len(coming_loans(claim, index))
+    if status.started is None and has:
+        words = f"{len(held)} of {status.wanted_nodes} nodes are held; none is handed over before all are"
+        return _say(claim, status, index, GATHERING, True, "NodesMissing", words)
+    if status.condition(GATHERING) is None:
+        return status
+    reason, words = ("Complete", "all its nodes were held at once") if status.started else ("NoNodes", "it has no node")
+    return _say(claim, status, index, GATHERING, False, reason, words)
+
+
+def _who_has_what(claim: CapacityClaim, index: Index) -> str:
+    """How far a gang came, and which claims have the other nodes of the pool that it could have used."""
+    pool = index.pools.get(claim.spec.pool_name)
+    if pool is None:
+        return ""
+    coming, others = coming_loans(claim, index), Counter[str]()
+    for node in suitable(claim, pool, index):
+        if owner := index.claimant(node):
+            others[f"claim {owner.metadata.namespace}/{owner.metadata.name}"] += 1
+        elif (loan := index.active_loans.get(node.name)) and loan not in coming:
+            others[f"Slurm (priority {of_loan(loan, index)})"] += 1
+    has_itself = len(held_nodes(claim, index)) + len(coming)
+    has = ", ".join(f"{name} has {count}" for name, count in sorted(others.items())[:8])
+    return f": it had {has_itself} of {claim.status.wanted_nodes} nodes{f'; {has}' if has else ''}"
 
 
 def _say(

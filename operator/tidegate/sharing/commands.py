@@ -10,6 +10,7 @@ from tidegate.api import (
     CapacityClaim,
     CapacityClaimSpec,
     CapacityClaimStatus,
+    HolderReference,
     LoanReturn,
     NodeLoan,
     NodeLoanSpec,
@@ -141,6 +142,16 @@ class FreeNode(_OnNode):
 
 
 @dataclass(frozen=True, slots=True)
+class FreeSurplus(_OnNode):
+    """Take the fence of a live claim off a node that it needs no more, if it asks for no more and has the rest."""
+
+    node: Node
+    claim: CapacityClaim
+    keeps: tuple[str, ...]
+    """The nodes that stay held for the claim."""
+
+
+@dataclass(frozen=True, slots=True)
 class DrainSlurmNode(_OnLoan):
     """Let Slurm start nothing new on the node."""
 
@@ -247,6 +258,14 @@ class ResizeClaim(_OnClaim):
 
 
 @dataclass(frozen=True, slots=True)
+class TieToHolder(_OnClaim):
+    """Make the holder an owner of its claim, so that the garbage collector deletes the claim with it."""
+
+    claim: CapacityClaim
+    holder: HolderReference
+
+
+@dataclass(frozen=True, slots=True)
 class TolerateFence:
     """Let a pending pod of the claim onto the nodes that are held for it."""
 
@@ -311,6 +330,7 @@ Command = (
     | ReleaseNode
     | HoldNode
     | FreeNode
+    | FreeSurplus
     | DrainSlurmNode
     | SignalJob
     | RequeueJob
@@ -323,6 +343,7 @@ Command = (
     | ForgetLoan
     | CreateClaim
     | ResizeClaim
+    | TieToHolder
     | TolerateFence
     | WriteClaimStatus
     | ForgetClaim

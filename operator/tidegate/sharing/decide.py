@@ -6,14 +6,15 @@ from datetime import datetime
 
 from tidegate.api import BatchPool
 from tidegate.api.names import RETURN_FINALIZER
+from tidegate.sharing.allotment import allot, in_order
 from tidegate.sharing.automatic import make_automatic
 from tidegate.sharing.budgets import in_window
-from tidegate.sharing.claims import hold_free, in_order, let_go, tend, write_status
+from tidegate.sharing.claims import let_go, tend, write_status
 from tidegate.sharing.commands import Command, ForgetLoan, GuardPool
 from tidegate.sharing.index import Index, created
 from tidegate.sharing.lending import lend
 from tidegate.sharing.loans import advance, finish
-from tidegate.sharing.recalls import recall_by_terms, recall_for_claims
+from tidegate.sharing.recalls import recall_by_terms
 from tidegate.sharing.snapshot import Snapshot
 from tidegate.sharing.standing import write_cluster_status, write_pool_status
 
@@ -31,15 +32,14 @@ def decide(snapshot: Snapshot, now: datetime) -> list[Command]:
     commands += make_automatic(index)
     for claim in in_order(index):
         commands += tend(claim, index)
-    holds = hold_free(index)
-    recalls, recallable = recall_for_claims(index, holds)
-    commands += [*holds, *recalls]
+    allotment = allot(index)
+    commands += [*allotment.holds, *allotment.recalls]
     for claim in snapshot.claims:
         if not claim.is_over:
-            commands += write_status(claim, recallable.get(claim.metadata.uid, 0), index)
+            commands += write_status(claim, allotment, index)
     commands += let_go(index)
-    turned = {command.key for command in recalls}
-    held = frozenset(hold.node.name for hold in holds)
+    turned = {command.key for command in allotment.recalls}
+    held = frozenset(hold.node.name for hold in allotment.holds)
     for pool in index.pools.values():
         more = [c for c in recall_by_terms(pool, index) if c.key not in turned]
         turned |= {command.key for command in more}

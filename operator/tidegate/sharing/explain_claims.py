@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from tidegate.api import CapacityClaim, NodeLoan
-from tidegate.sharing.claims import coming_loans, held_nodes, is_automatic, pods_of
 from tidegate.sharing.explain_loans import next_step_of
 from tidegate.sharing.explanation import (
     MOST,
@@ -20,7 +17,9 @@ from tidegate.sharing.explanation import (
     reasoned,
     unknown,
 )
-from tidegate.sharing.index import Index, created
+from tidegate.sharing.index import Index
+from tidegate.sharing.lifetime import ends_at
+from tidegate.sharing.needs import amount, coming_loans, held_nodes, is_automatic, pods_of, wanted_nodes, words_of
 from tidegate.sharing.priorities import of_loan
 
 
@@ -34,7 +33,7 @@ def explain_claim(name: str, namespace: str, index: Index) -> Explanation:
     if len(found) > 1:
         raise UnknownObjectError(f"There are several claims {name}: name one of {listed(map(key_of, found))}.")
     claim, held = found[0], held_nodes(found[0], index)
-    count = f"{len(held)} of {claim.spec.nodes} nodes"
+    count = f"{len(held)} of {wanted_nodes(claim, index)} nodes"
     return Explanation(
         f"claim {key_of(claim)}",
         f"holds {count}: {listed(node.name for node in held)}" if held else f"holds {count}",
@@ -78,9 +77,8 @@ def _claim_trouble(claim: CapacityClaim) -> str:
 def _claim_facts(claim: CapacityClaim, index: Index) -> Facts:
     priority, coming = index.priority_of(claim), coming_loans(claim, index)
     names = {loan.metadata.name for loan in coming}
-    pods, ttl = pods_of(claim, index), claim.spec.ttl_seconds
+    pods, end = pods_of(claim, index), ends_at(claim, index)
     bound = sum(bool(pod.node) for pod in pods)
-    expires = created(claim) + timedelta(seconds=ttl) if ttl and claim.metadata.creation_timestamp else None
     others = [loan for loan in index.loans_of(claim.spec.pool_name) if loan.metadata.name not in names]
     refused = [] if priority is None else [(loan, _why_not_recalled(loan, priority, index)) for loan in others]
     return given(
@@ -88,7 +86,8 @@ def _claim_facts(claim: CapacityClaim, index: Index) -> Facts:
         ("priority", f"{priority} ({claim.spec.priority_class_name or 'default'})" if priority is not None else ""),
         ("recall class", claim.spec.recall_class),
         ("pods", f"{bound} of {len(pods)} bound" if pods else "none yet"),
-        ("expires", moment(expires, index.now) if expires else ""),
+        ("amount", f"{words_of(amount(claim), claim)}{', all or none' if claim.spec.gang else ''}"),
+        ("ends", f"{moment(end.time, index.now)}, {end.reason}" if end else ""),
         *((f"loan {loan.metadata.name}", next_step_of(loan)) for loan in coming[:MOST]),
         *((f"not recalled: loan {loan.metadata.name}", why) for loan, why in refused[:MOST] if why),
     )

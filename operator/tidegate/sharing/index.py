@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan, OpenWindow
-from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, slurm_node_name
+from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, claim_of_fence, slurm_node_name
+from tidegate.sharing.lifetime import ends_at
 from tidegate.sharing.snapshot import Node, Owner, Pod, SlurmJob, SlurmNode, SlurmState, Snapshot
 from tidegate.sharing.windows import open_window, terms_in
 
@@ -220,14 +221,34 @@ class Index:
         """Claims that are not over, by UID."""
         return {c.metadata.uid: c for c in self.snapshot.claims if not c.is_over and not self.is_expired(c)}
 
+    @cached_property
+    def _selections(self) -> dict[tuple[str, frozenset[tuple[str, str]]], tuple[list[Node], int]]:
+        return {}
+
+    def selected(self, pool_name: str, labels: frozenset[tuple[str, str]]) -> tuple[list[Node], int]:
+        """Nodes of the pool that have all these labels, by name, and how many GPUs they have."""
+        key = (pool_name, labels)
+        if key not in self._selections:
+            nodes = [n for n in self.nodes_of_pool[pool_name] if labels <= n.labels.items()]
+            self._selections[key] = nodes, sum(gpus_of(n, self.pools[pool_name]) for n in nodes)
+        return self._selections[key]
+
     def is_promised(self, loan: NodeLoan) -> bool:
         """Whether the node of a loan comes back for a claim that still waits for it."""
         return bool(loan.spec.back and loan.spec.back.claim and loan.spec.back.claim.uid in self.live_claims)
 
+    def claimant(self, node: Node) -> CapacityClaim | None:
+        """The live claim that the node is held for, or that it comes back for."""
+        uid = claim_of_fence(node.fence) if node.fence else None
+        loan = self.active_loans.get(node.name)
+        if uid is None and loan and loan.spec.back and loan.spec.back.claim:
+            uid = loan.spec.back.claim.uid
+        return self.live_claims.get(uid) if uid else None
+
     def is_expired(self, claim: CapacityClaim) -> bool:
-        """Whether the claim's time to live is over."""
-        ttl = claim.spec.ttl_seconds
-        return ttl is not None and self.now >= created(claim) + timedelta(seconds=ttl)
+        """Whether the claim's time is over."""
+        end = ends_at(claim, self)
+        return end is not None and self.now >= end.time
 
     def priority_of(self, claim: CapacityClaim) -> int | None:
         """What the claim's PriorityClass stands for; None when there is no such class."""

@@ -1,0 +1,302 @@
+"""Which nodes each claim gets now, in the one order of all claims: priority, then age, then UID.
+
+Reserve first: free nodes before loans that are on their way back already, for nobody or for a claim that is over, and
+these before a loan is recalled. A gang gets all that it lacks in one go or nothing, so that no two of them gather
+halves of the same nodes; what a gang waits for is not given to a weaker gang either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tidegate.api import RECALL_CLASSES, BatchPool, CapacityClaim, ClaimReference, LoanReturn, NodeLoan, RecallClass
+from tidegate.sharing import recall_classes
+from tidegate.sharing.commands import HoldNode, RecallLoan
+from tidegate.sharing.fit import may_run
+from tidegate.sharing.idleness import Blocker
+from tidegate.sharing.index import Index, created
+from tidegate.sharing.lending import free_nodes
+from tidegate.sharing.lifetime import is_gathering
+from tidegate.sharing.needs import (
+    amount,
+    asks_too_much,
+    coming_loans,
+    fewest,
+    held_nodes,
+    is_automatic,
+    lacking,
+    suitable,
+    suits,
+    there_is,
+    units_of,
+    units_of_loan,
+    waiting_pods,
+    wanted_nodes,
+    words_of,
+)
+from tidegate.sharing.priorities import of_loan
+from tidegate.sharing.quotas import Quotas, never_fits, of_nodes, whom
+from tidegate.sharing.return_steps import back_of
+from tidegate.sharing.sides import sides
+from tidegate.sharing.snapshot import Node
+from tidegate.sharing.victims import cheapest
+
+
+@dataclass
+class Allotment:
+    """What claims get by this decision, and by UID why those get no more that lack more."""
+
+    holds: list[HoldNode] = field(default_factory=list)
+    recalls: list[RecallLoan] = field(default_factory=list)
+    waits: dict[str, Blocker] = field(default_factory=dict)
+
+
+@dataclass
+class _Supply:
+    """What a pool still has to give."""
+
+    pool: BatchPool
+    quotas: Quotas
+    free: list[Node]
+    returning: list[NodeLoan]
+    """On their way back, promised to no live claim."""
+    lent: list[NodeLoan]
+    room: int
+    """How many of these the pool's terms let it take back."""
+    awaited: set[str] = field(default_factory=set)
+    """Nodes that a stronger gang waits for; a weaker one must not begin with them."""
+
+
+@dataclass
+class _Portion:
+    """Nodes for one claim."""
+
+    free: Sequence[Node] = ()
+    loans: Sequence[NodeLoan] = ()
+
+    @property
+    def nodes(self) -> int:
+        return len(self.free) + len(self.loans)
+
+    @property
+    def names(self) -> list[str]:
+        return [node.name for node in self.free] + [loan.spec.node_name for loan in self.loans]
+
+    def units(self, claim: CapacityClaim, pool: BatchPool) -> int:
+        return sum(units_of(n, claim, pool) for n in self.free) + sum(units_of_loan(one, claim) for one in self.loans)
+
+
+def in_order(index: Index) -> list[CapacityClaim]:
+    """Live claims in the one order for all: priority, then age, then UID."""
+    return sorted(
+        index.live_claims.values(),
+        key=lambda c: (-(index.priority_of(c) or 0), created(c), c.metadata.uid),
+    )
+
+
+def unservable(claim: CapacityClaim, index: Index) -> Blocker | None:
+    """Why nothing is sought for the claim before somebody changes it, its pool or a PriorityClass."""
+    pool, priority = index.pools.get(claim.spec.pool_name), index.priority_of(claim)
+    if pool is None:
+        names = ", ".join(sorted(index.pools)) or "(there is none yet)"
+        return Blocker(
+            "PoolNotFound", f"BatchPool {claim.spec.pool_name} does not exist; set poolName to one of {names}"
+        )
+    if priority is None:
+        words = f"PriorityClass {claim.spec.priority_class_name} does not exist; create it or name another"
+        return Blocker("PriorityClassNotFound", words)
+    if asks_too_much(claim, pool, index):
+        return Blocker("MoreThanPool", _too_much(claim, pool, index))
+    if recall_class_of(claim, pool, priority) is None:
+        return Blocker("ClassNotAllowed", recall_classes.why_not(pool, claim.spec.recall_class, priority))
+    wanted = wanted_nodes(claim, index)
+    quota = None if is_automatic(claim) else never_fits(claim, wanted, pool, index)
+    if quota:
+        words = (
+            f"wants {of_nodes(wanted)}, but {whom(quota, pool)}; ask for less, or for more in the pool's claims.quotas"
+        )
+        return Blocker("QuotaExceeded", words)
+    return None
+
+
+def recall_class_of(claim: CapacityClaim, pool: BatchPool, priority: int) -> RecallClass | None:
+    """The class that the claim's recalls have; None when it may not use what it asks for.
+
+    Nobody chose the class of an automatic claim, so it takes what it may.
+    """
+    wanted = claim.spec.recall_class
+    if is_automatic(claim):
+        return recall_classes.fastest_allowed(pool, wanted, priority)
+    return wanted if recall_classes.may_use(pool, wanted, priority) else None
+
+
+def allot(index: Index) -> Allotment:
+    """Give out what the pools have, to each claim what it lacks, the most important first."""
+    given = Allotment()
+    supplies: dict[str, _Supply] = {}
+    for claim in in_order(index):
+        if unservable(claim, index):
+            continue
+        name = claim.spec.pool_name
+        if (wanted := lacking(claim, index.pools[name], index)) <= 0:
+            continue
+        if name not in supplies:
+            supplies[name] = _supply(index.pools[name], index)
+        portion, blocker = _portion(claim, wanted, supplies[name], index)
+        if blocker:
+            given.waits[claim.metadata.uid] = blocker
+        _give(portion, claim, supplies[name], given, index)
+    return given
+
+
+def _supply(pool: BatchPool, index: Index) -> _Supply:
+    loans = index.loans_of(pool.metadata.name)
+    lent = [loan for loan in loans if not loan.is_wanted_back]
+    if index.slurm_of(pool.metadata.name) is None:
+        # Which recall costs least cannot be seen, and a recall is one-way.
+        lent = [loan for loan in lent if not loan.status.is_true("Vacated")]
+    returning = [loan for loan in loans if loan.is_wanted_back and not index.is_promised(loan)]
+    room = sides(pool, index).may_take_back
+    return _Supply(pool, Quotas(pool, index), free_nodes(pool, index), returning, lent, room)
+
+
+def _portion(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -> tuple[_Portion, Blocker | None]:
+    """What the claim gets of the supply for the units that it lacks, and why it is not all."""
+    pool = supply.pool
+    free, returning, lent = _eligible(claim, supply, index)
+    largest = sorted(lent, key=lambda loan: units_of_loan(loan, claim), reverse=True)
+    all_there_is = _Portion(free, [*returning, *largest[: supply.room]])
+    portion = _choose(claim, wanted, free, returning, lent, supply, index)
+    left = supply.quotas.left(claim)
+    if left is not None and portion.nodes > left:
+        blocker = Blocker("QuotaExceeded", supply.quotas.words(claim, wanted_nodes(claim, index)))
+        if is_gathering(claim):
+            return _Portion(), blocker
+        return _Portion(portion.free[:left], portion.loans[: max(left - len(portion.free), 0)]), blocker
+    if portion.units(claim, pool) >= wanted:
+        return portion, None
+    silent = index.slurm_of(pool.metadata.name) is None
+    if is_gathering(claim):
+        if silent or _may_be_had(claim, wanted, all_there_is, supply, index):
+            supply.awaited |= set(all_there_is.names)
+        portion = _Portion()
+    if silent:
+        words = f"Slurm {pool.spec.slurm_cluster_name} does not answer; nothing is recalled without seeing what it runs"
+        return portion, Blocker("SlurmSilent", words)
+    if len(lent) > supply.room and portion.nodes == 0:
+        cap = index.terms(pool).kubernetes.cap
+        words = f"pool {pool.metadata.name} takes no node back for Kubernetes beyond its kubernetes.cap {cap}"
+        return portion, Blocker("KubernetesCap", words)
+    if is_gathering(claim):
+        return portion, _gang_waits(claim, all_there_is, supply, index)
+    if portion.nodes == 0:
+        words = f"no loan of pool {pool.metadata.name} has a priority below {index.priority_of(claim)}"
+        return portion, Blocker("NothingToRecall", words)
+    return portion, None
+
+
+def _eligible(claim: CapacityClaim, supply: _Supply, index: Index) -> tuple[list[Node], list[NodeLoan], list[NodeLoan]]:
+    """Free nodes, returning loans and recallable loans that would help the claim."""
+    pool, priority = supply.pool, index.priority_of(claim) or 0
+    pods = waiting_pods(claim, pool, index) if is_automatic(claim) else []
+
+    def helps(node: Node | None) -> bool:
+        if node is None or not suits(node, claim) or (is_gathering(claim) and node.name in supply.awaited):
+            return False
+        return not is_automatic(claim) or any(may_run(pod, node) for pod in pods)
+
+    def loan_helps(loan: NodeLoan) -> bool:
+        return helps(index.snapshot.nodes.get(loan.spec.node_name))
+
+    # Free nodes need no fence for pods that kube-scheduler may put there anyway, unless they wait for others.
+    free = [node for node in supply.free if helps(node)] if not is_automatic(claim) or is_gathering(claim) else []
+    lent = [loan for loan in supply.lent if of_loan(loan, index) < priority and loan_helps(loan)]
+    return free, [loan for loan in supply.returning if loan_helps(loan)], lent
+
+
+def _choose(
+    claim: CapacityClaim,
+    wanted: int,
+    free: list[Node],
+    returning: list[NodeLoan],
+    lent: list[NodeLoan],
+    supply: _Supply,
+    index: Index,
+) -> _Portion:
+    pool = supply.pool
+    nodes = fewest(free, lambda node: units_of(node, claim, pool), wanted)
+    wanted -= sum(units_of(node, claim, pool) for node in nodes)
+    loans = fewest(returning, lambda loan: units_of_loan(loan, claim), wanted)
+    wanted -= sum(units_of_loan(loan, claim) for loan in loans)
+    recalled = _cheapest_of_fewest(claim, wanted, lent, pool, index)
+    return _Portion(nodes, [*loans, *recalled[: supply.room]])
+
+
+def _cheapest_of_fewest(
+    claim: CapacityClaim, wanted: int, loans: list[NodeLoan], pool: BatchPool, index: Index
+) -> list[NodeLoan]:
+    """Of the sets of fewest loans that have the units one whose recall loses little."""
+    recall_class = recall_class_of(claim, pool, index.priority_of(claim) or 0) or claim.spec.recall_class
+    chosen: list[NodeLoan] = []
+    while wanted > 0 and loans:
+        count = len(fewest(loans, lambda loan: units_of_loan(loan, claim), wanted))
+        # Any `count` of these will do. If there are fewer, all of them are needed, and smaller ones beside them.
+        large = [loan for loan in loans if units_of_loan(loan, claim) * count >= wanted] or loans
+        chosen += cheapest(large, count, recall_class, index)
+        wanted -= sum(units_of_loan(loan, claim) for loan in chosen[-min(count, len(large)) :])
+        loans = [loan for loan in loans if loan not in large]
+    return chosen
+
+
+def _give(portion: _Portion, claim: CapacityClaim, supply: _Supply, given: Allotment, index: Index) -> None:
+    if portion.nodes == 0:
+        return
+    taken = set(portion.names)
+    supply.free = [node for node in supply.free if node.name not in taken]
+    supply.returning = [loan for loan in supply.returning if loan.spec.node_name not in taken]
+    supply.lent = [loan for loan in supply.lent if loan.spec.node_name not in taken]
+    supply.room -= sum(not loan.is_wanted_back for loan in portion.loans)
+    supply.quotas.give(claim, portion.nodes)
+    given.holds += [HoldNode(node, claim.metadata.uid) for node in portion.free]
+    given.recalls += [RecallLoan(loan, _back_for(claim, loan, supply.pool, index)) for loan in portion.loans]
+
+
+def _back_for(claim: CapacityClaim, loan: NodeLoan, pool: BatchPool, index: Index) -> LoanReturn:
+    """The claim's own recall, or for a loan on its way back the claim as its goal, at the faster of the two classes."""
+    meta = claim.metadata
+    reference = ClaimReference(namespace=meta.namespace or "", name=meta.name, uid=meta.uid)
+    recall_class = recall_class_of(claim, pool, index.priority_of(claim) or 0) or claim.spec.recall_class
+    if loan.is_wanted_back:
+        back = back_of(loan, index)
+        faster = max(back.recall_class, recall_class, key=RECALL_CLASSES.index)
+        return back.model_copy(update={"claim": reference, "recall_class": faster})
+    words = f"claim {meta.namespace}/{meta.name} needs the node"
+    return LoanReturn(reason="Claimed", message=words, recall_class=recall_class, claim=reference)
+
+
+def _may_be_had(claim: CapacityClaim, wanted: int, now: _Portion, supply: _Supply, index: Index) -> bool:
+    """Whether the gang could be whole once other claims let go: only then it is worth that weaker gangs wait."""
+    names = set(now.names)
+    others = [
+        node
+        for node in suitable(claim, supply.pool, index)
+        if node.name not in names and (owner := index.claimant(node)) and owner is not claim
+    ]
+    return now.units(claim, supply.pool) + sum(units_of(node, claim, supply.pool) for node in others) >= wanted
+
+
+def _gang_waits(claim: CapacityClaim, now: _Portion, supply: _Supply, index: Index) -> Blocker:
+    has = len(held_nodes(claim, index)) + len(coming_loans(claim, index))
+    words = [f"wants {words_of(amount(claim), claim)} at once"]
+    words += [f"has {has} of them"] if has else []
+    words.append(f"{words_of(now.units(claim, supply.pool), claim)} can be had now")
+    return Blocker("GangWaits", f"{', '.join(words)}; nothing is recalled before all can be had")
+
+
+def _too_much(claim: CapacityClaim, pool: BatchPool, index: Index) -> str:
+    asks, field = words_of(amount(claim), claim), "gpus" if claim.spec.gpus else "nodes"
+    has = there_is(claim, pool, index)
+    labels = ",".join(f"{key}={value}" for key, value in sorted(claim.spec.node_selector.items()))
+    there = f"has {has} with the labels {labels}" if labels else f"has {has}"
+    return f"asks for {asks}, pool {pool.metadata.name} {there}; lower {field} or change poolName"
