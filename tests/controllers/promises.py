@@ -10,6 +10,7 @@ from tidegate.api import NodeLoan
 from tidegate.api.names import CLAIM_LABEL, claim_of_fence
 from tidegate.cluster import views
 from tidegate.cluster.kinds import NODE_LOANS, NODES
+from tidegate.sharing.budgets import released_at
 from tidegate.sharing.index import created, extra_of
 from tidegate.sharing.needs import is_automatic
 
@@ -96,10 +97,15 @@ class Promises:
                 assert loans[name].spec.priority < priorities[uid], f"3: {name} was recalled for a claim no higher"
 
     def _within_the_flap_budget(self) -> None:
-        """Promise 3: a node changes hands no more often than its pool's budget allows."""
-        budget = self._site.pool().spec.lending.flap_budget
-        since = self._site.now() - timedelta(seconds=budget.window_seconds)
-        started = (loan for loan in self._site.loans() if loan.status.is_true("Fenced") and created(loan) > since)
+        """Promise 3: unless a person releases it, a node changes hands no more often than its pool's budget allows."""
+        budget, now = self._site.pool().spec.lending.flap_budget, self._site.now()
+        window = now - timedelta(seconds=budget.window_seconds)
+        since = {name: max(window, released_at(node, now) or window) for name, node in self._site.nodes().items()}
+        started = (
+            loan
+            for loan in self._site.loans()
+            if loan.status.is_true("Fenced") and created(loan) > since[loan.spec.node_name]
+        )
         for node, trips in Counter(loan.spec.node_name for loan in started).items():
             assert trips <= budget.loans, f"3: {node} was lent {trips} times, its budget is {budget.loans}"
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from tests.fakes.kube import FakeKube
-from tests.sharing.build import LENT, RECALLED, back_for, claim, loan
+from tests.sharing.build import LENT, RECALLED, back_for, claim, loan, pool
+from tidegate.api import BatchPoolStatus, Quarantine
 from tidegate.cluster.errors import Forbidden
 from tidegate.cluster.kinds import EVENTS
-from tidegate.controllers.events import tell_claim, tell_loan
+from tidegate.controllers.events import tell_claim, tell_loan, tell_quarantine
 from tidegate.controllers.hands import Hands
 from tidegate.slurm.api import SlurmApi
 
@@ -125,3 +126,20 @@ async def test_long_words_are_cut(site: Site) -> None:
     long = before.status.with_condition(MOMENT, "Recalled", True, "X", "w" * 1024)
     await tell_loan(before, long, site.hands)
     assert all(len(event["message"]) <= 1024 for event in await site.told())
+
+
+async def test_a_quarantine_is_told_on_the_node_once_when_it_begins_and_once_when_it_is_over(site: Site) -> None:
+    until = MOMENT + timedelta(hours=1)
+    quiet, before = BatchPoolStatus(), pool()
+    flapping = BatchPoolStatus(quarantined=(Quarantine(node="gpu-1", until=until, reason="JoinTimeout"),))
+    later = BatchPoolStatus(quarantined=(Quarantine(node="gpu-1", until=until + timedelta(hours=1), reason="Claimed"),))
+    for old, new in ((quiet, flapping), (flapping, later), (later, quiet), (quiet, quiet)):
+        await tell_quarantine(before.model_copy(update={"status": old}), new, site.hands)
+    told = [(event["involvedObject"]["name"], event["type"], event["reason"]) for event in await site.told()]
+    assert sorted(told) == [("gpu-1", "Normal", "QuarantinedOver"), ("gpu-1", "Warning", "Quarantined")]
+    words = {event["reason"]: event["message"] for event in await site.told()}
+    assert words == {
+        "Quarantined": "It was lent as often as flapBudget of pool batch allows and stays home until "
+        "2026-11-21T13:00:00Z; `tidegate node release gpu-1` ends that",
+        "QuarantinedOver": "Pool batch may lend it again",
+    }

@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.controllers.promises import Promises
 from tests.controllers.site import USERS, Operator, Site
-from tidegate.api.names import AUTOMATIC_LABEL
+from tidegate.api.names import AUTOMATIC_LABEL, RELEASED_ANNOTATION
+from tidegate.api.resource import rfc3339
 from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NAMESPACES, NODE_LOANS, NODES, PODS
 
 STEPS = 80
@@ -200,6 +201,11 @@ class TwoOperators(RuleBasedStateMachine):
     @rule(node=node_names, cordoned=st.booleans())
     def an_admin_cordons(self, node: str, cordoned: bool) -> None:
         self.site.run(self.site.kube.patch(NODES, node, {"spec": {"unschedulable": cordoned or None}}))
+
+    @rule(node=node_names)
+    def a_person_releases_a_node(self, node: str) -> None:
+        annotation = {RELEASED_ANNOTATION: rfc3339(self.site.now())}
+        self.site.run(self.site.kube.patch(NODES, node, {"metadata": {"annotations": annotation}}))
 
     @rule(stop=st.sampled_from(["None", "Hold", "HoldAndDrain"]), cap=st.sampled_from([None, 0, 1, 3]))
     def an_admin_stops_or_caps(self, stop: str, cap: int | None) -> None:

@@ -94,8 +94,9 @@ def with_condition(one: NodeLoan, type_: str, holds: bool, reason: str, message:
         ([node(), pod()], "PendingPod: pending pod team/web-1", "kube-scheduler binds the pod"),
         (
             [node(), *(loan(name=f"gpu-1-{n}", done=RETURNED, created=ago(900)) for n in range(6))],
-            "FlapBudget: node gpu-1 was lent 6 times",
-            "out of that window",
+            "FlapBudget: node gpu-1 was lent 6 times within 3600 s, the pool's flapBudget allows 6; "
+            "it is quarantined until 2026-11-21T12:45:00Z",
+            "`tidegate node release gpu-1` lets it be lent before that",
         ),
         (
             [node(), working(pool(stop_policy="Hold"))],

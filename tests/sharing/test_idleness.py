@@ -11,8 +11,11 @@ from tests.sharing.build import (
     GPU,
     LENT,
     NOW,
+    RECALLED,
     RETURNED,
     ago,
+    back_for,
+    claim,
     claimed_node,
     index,
     lent_node,
@@ -157,6 +160,16 @@ def test_idleness_is_tracked_from_the_first_sight_and_ends_with_a_gpu_pod() -> N
     world = snapshot(free, busy, pod("w", on="busy"), slurmd("free-1", on="free"))
     assert track_idle({}, world, NOW) == {"free": NOW}
     assert track_idle({"free": ago(50), "busy": ago(50), "gone": ago(50)}, world, NOW) == {"free": ago(50)}
+
+
+@pytest.mark.parametrize("claim_is_live", [True, False])
+def test_a_node_that_is_held_for_a_claim_or_comes_back_for_one_is_not_idle(claim_is_live: bool) -> None:
+    coming = loan("coming", done=RECALLED, wanted="Returned", back=back_for("c1"))
+    going = loan("going", done=RECALLED, wanted="Returned")
+    over = loan("over", done=RETURNED, wanted="Returned", back=back_for("c1"))
+    nodes = [claimed_node("held"), *map(lent_node, ("coming", "going")), node("over")]
+    world = snapshot(*nodes, coming, going, over, *([claim("c1")] if claim_is_live else []))
+    assert track_idle(dict.fromkeys(world.nodes, ago(50)), world, NOW) == {"going": ago(50), "over": ago(50)}
 
 
 def test_pods_without_gpus_of_any_pool_leave_a_node_idle() -> None:

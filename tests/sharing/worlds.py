@@ -189,11 +189,20 @@ def _node_with_trip(draw: st.DrawFn, name: str, records: list[Any]) -> list[Any]
                 unschedulable=draw(sometimes),
                 deleting=draw(sometimes) and draw(sometimes),
                 taints=[Taint("site/bad", "", "NoSchedule")] if draw(sometimes) else [],
-                annotations={"karpenter.sh/do-not-disrupt": "true"} if draw(sometimes) else {},
+                annotations=draw(_annotations()),
                 labels={"zone": draw(st.sampled_from(["a", "b"]))},
             )
         )
     return things
+
+
+@st.composite
+def _annotations(draw: st.DrawFn) -> dict[str, str]:
+    found = {"karpenter.sh/do-not-disrupt": "true"} if draw(sometimes) else {}
+    moments = st.sampled_from(
+        ["", "soon", ago(-60).isoformat(), *(ago(seconds).isoformat() for seconds in (1, 60, 400))]
+    )
+    return found | ({"tidegate.dev/released": draw(moments)} if draw(sometimes) else {})
 
 
 @st.composite

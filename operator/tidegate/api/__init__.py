@@ -1,12 +1,14 @@
 """The custom resources of group `tidegate.dev`: pydantic models, the source of `crds/`."""
 
 from tidegate.api.batch_pool import (
+    MOST_QUARANTINED,
     RECALL_CLASSES,
     BatchPool,
     BatchPoolSpec,
     BatchPoolStatus,
     Ladder,
     NodeCounts,
+    Quarantine,
     Quota,
     RecallClass,
 )
@@ -30,6 +32,7 @@ from tidegate.api.slurm_cluster import JobPriority, SlurmCluster, SlurmClusterSp
 
 __all__ = [
     "LEND_STEPS",
+    "MOST_QUARANTINED",
     "OVERDUE",
     "RECALL_CLASSES",
     "RETURN_STEPS",
@@ -56,6 +59,7 @@ __all__ = [
     "NodeLoanStatus",
     "OpenWindow",
     "OwnerReference",
+    "Quarantine",
     "Quota",
     "RecallClass",
     "SlurmCluster",

@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from tidegate.api.lending import Lending, OpenWindow
 from tidegate.api.names import API_VERSION
-from tidegate.api.resource import FITS_LABEL, Metadata, Model, Status, cel
+from tidegate.api.resource import FITS_LABEL, Metadata, Model, Status, Time, cel
 
 RecallClass = Literal["graceful", "quick", "fast"]
 RECALL_CLASSES: tuple[RecallClass, ...] = ("graceful", "quick", "fast")
@@ -201,17 +201,43 @@ class BatchPoolSpec(Model):
 class NodeCounts(Model):
     """Nodes of the pool by owner."""
 
-    kubernetes: int = Field(default=0, description="Nodes that Kubernetes owns.", ge=0)
+    kubernetes: int = Field(default=0, description="Nodes that Kubernetes owns and may lend.", ge=0)
+    quarantined: int = Field(
+        default=0,
+        description="Nodes that Kubernetes owns and that are not lent for a while: their flap budget is used up.",
+        ge=0,
+    )
     joining: int = Field(default=0, description="Nodes on their way to Slurm.", ge=0)
     lent: int = Field(default=0, description="Nodes that Slurm owns.", ge=0)
     returning: int = Field(default=0, description="Nodes on their way back.", ge=0)
     claimed: int = Field(default=0, description="Nodes that are held for a claim.", ge=0)
 
 
+class Quarantine(Model):
+    """A node that changed hands too often."""
+
+    node: str = Field(description="The node.", min_length=1, max_length=253)
+    until: Time = Field(description="It is not lent before. `tidegate node release` ends it at once.")
+    reason: str = Field(
+        description="Why its last loan ended, as in that loan's condition `Recalled`.", min_length=1, max_length=128
+    )
+
+
+MOST_QUARANTINED = 256
+"""Longer lists of quarantined nodes are cut; the count is not."""
+
+
 class BatchPoolStatus(Status):
     """Who owns the pool's nodes. Condition `Ready`: the pool can lend and recall."""
 
     nodes: NodeCounts = Field(default=NodeCounts(), description="Nodes of the pool by owner.")
+    quarantined: tuple[Quarantine, ...] = Field(
+        default=(),
+        description="Nodes at home that are not lent for a while, because they changed hands as often as the flap "
+        "budget allows. At most 256 are listed.",
+        max_length=MOST_QUARANTINED,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["node"]},
+    )
     demand_nodes: int = Field(default=0, description="Nodes that pending jobs could use beyond those lent.", ge=0)
     startable_nodes: int = Field(
         default=0, description="How many of these would let jobs start, with the nodes that may be lent now.", ge=0

@@ -19,6 +19,9 @@ AUTOMATIC_LABEL = f"{GROUP}/automatic-claims"
 """On a pod or a namespace: whether Tidegate makes claims for pending GPU pods. The pod's goes first."""
 POOL_LABEL = f"{GROUP}/pool"
 
+RELEASED_ANNOTATION = f"{GROUP}/released"
+"""On a Node, written by `tidegate node release`: loans that started before this moment do not count as flaps."""
+
 RETURN_FINALIZER = f"{GROUP}/return"
 """On a NodeLoan and a BatchPool: nothing of it may vanish before its nodes are home."""
 

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 
-def _rfc3339(moment: datetime) -> str:
+def rfc3339(moment: datetime) -> str:
+    """A moment as RFC 3339 in UTC with microseconds (metav1.MicroTime)."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -24,8 +25,8 @@ FITS_LABEL = (
 )
 """A rule for resources whose name is written into labels and taints."""
 
-Time = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
-"""A moment, written as RFC 3339 in UTC with microseconds (metav1.MicroTime)."""
+Time = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used="json")]
+"""A moment, written by `rfc3339`."""
 
 
 class Model(BaseModel):

@@ -33,6 +33,10 @@ app = typer.Typer(
 )
 
 
+node = typer.Typer(no_args_is_help=True)
+app.add_typer(node, name="node", help="What people do about a node.")
+
+
 class TableOrJson(StrEnum):
     """How `status` shows what it found."""
 
@@ -244,6 +248,25 @@ def gate(
         await until_told(server.run(server.Settings(url, drain_token, drain_seconds, port, control_port, question)))
 
     _run(run())
+
+
+@node.command()
+def release(
+    context: typer.Context,
+    nodes: Annotated[list[str], typer.Argument(metavar="NODE...", help="Names of nodes.", show_default=False)],
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Let quarantined nodes be lent again at once: their loans so far count no more for the pool's flapBudget.
+
+    It writes the annotation tidegate.dev/released. A node that is not quarantined stays as it is.
+    """
+
+    async def run(outside: Outside) -> None:
+        from tidegate.cli.node_release import release
+
+        await release(await outside.connect(kubeconfig), nodes, outside.now(), typer.echo)
+
+    _run(run(_outside(context)))
 
 
 def _outside(context: typer.Context) -> Outside:

@@ -18,7 +18,15 @@ from tidegate.sharing.waiting import is_stuck
 
 
 async def look(kube: KubeApi, now: datetime) -> Index:
-    """All that decisions look at, without Slurm, and closes `kube`. Raises `Failed` without the CRDs, and `KubeError`.
+    """As `see`, and closes `kube`."""
+    try:
+        return await see(kube, now)
+    finally:
+        await kube.close()
+
+
+async def see(kube: KubeApi, now: datetime) -> Index:
+    """All that decisions look at, without Slurm. Raises `Failed` without the CRDs, and `KubeError`.
 
     Objects that this release cannot read are told of on stderr and left out.
     """
@@ -37,6 +45,4 @@ async def look(kube: KubeApi, now: datetime) -> Index:
             f"The cluster does not know {API_VERSION}: install the CRDs of release {__version__} "
             "with the Helm chart, or with `kubectl apply --server-side -f crds/`."
         ) from None
-    finally:
-        await kube.close()
     return Index(replace(world.snapshot({}, {}), owners=owners.above), now)

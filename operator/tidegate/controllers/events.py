@@ -6,16 +6,18 @@ import logging
 import zlib
 from datetime import datetime
 
-from tidegate.api import OVERDUE, CapacityClaim, Condition, NodeLoan, Status
+from tidegate.api import OVERDUE, BatchPool, BatchPoolStatus, CapacityClaim, Condition, NodeLoan, Status
 from tidegate.api.names import API_VERSION
 from tidegate.cluster.client import Json
 from tidegate.cluster.errors import AlreadyExists, KubeError
 from tidegate.cluster.kinds import EVENTS
 from tidegate.controllers.hands import Hands
+from tidegate.sharing.explanation import utc
 
 log = logging.getLogger(__name__)
 _COMPONENT = "tidegate"
-_WARNINGS = frozenset({OVERDUE, "Expired"})
+_QUARANTINED = "Quarantined"
+_WARNINGS = frozenset({OVERDUE, "Expired", _QUARANTINED})
 
 
 async def tell_loan(loan: NodeLoan, status: Status, hands: Hands) -> None:
@@ -23,8 +25,7 @@ async def tell_loan(loan: NodeLoan, status: Status, hands: Hands) -> None:
     claim = loan.spec.back.claim if loan.spec.back else None
     involved: list[Json] = [
         {"apiVersion": API_VERSION, "kind": "NodeLoan", "name": loan.metadata.name, "uid": loan.metadata.uid},
-        # The kubelet uses the name as UID in its events on nodes, and `kubectl describe node` looks for that.
-        {"apiVersion": "v1", "kind": "Node", "name": loan.spec.node_name, "uid": loan.spec.node_name},
+        _node(loan.spec.node_name),
     ]
     if claim:
         involved.append({"apiVersion": API_VERSION, "kind": "CapacityClaim", **claim.to_json()})
@@ -56,6 +57,27 @@ async def tell_claim(claim: CapacityClaim, status: Status, hands: Hands) -> None
                 condition.message if target["kind"] == "CapacityClaim" else f"Claim {meta.name}: {condition.message}"
             )
             await post(target, condition, words, hands)
+
+
+async def tell_quarantine(pool: BatchPool, status: BatchPoolStatus, hands: Hands) -> None:
+    """Events on the nodes that went into quarantine or came out of it."""
+    before, after = ({one.node: one for one in which.quarantined} for which in (pool.status, status))
+    now, name = hands.clock(), pool.metadata.name
+    for node in sorted(after.keys() - before.keys()):
+        words = (
+            f"It was lent as often as flapBudget of pool {name} allows and stays home until {utc(after[node].until)}; "
+            f"`tidegate node release {node}` ends that"
+        )
+        begun = Condition(type=_QUARANTINED, status="True", reason=after[node].reason, last_transition_time=now)
+        await post(_node(node), begun, words, hands)
+    for node in sorted(before.keys() - after.keys()):
+        over = Condition(type=_QUARANTINED, status="False", reason="Over", last_transition_time=now)
+        await post(_node(node), over, f"Pool {name} may lend it again", hands)
+
+
+def _node(name: str) -> Json:
+    # The kubelet uses the name as UID in its events on nodes, and `kubectl describe node` looks for that.
+    return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
 
 
 def _changed(old: Status, new: Status) -> list[Condition]:

@@ -9,7 +9,7 @@ from tidegate.cluster.errors import AlreadyExists, NotFound
 from tidegate.cluster.fence import fence_of
 from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, NODES, SLURM_CLUSTERS, Kind
 from tidegate.controllers import metrics
-from tidegate.controllers.events import tell_claim, tell_loan
+from tidegate.controllers.events import tell_claim, tell_loan, tell_quarantine
 from tidegate.controllers.hands import Hands, NotYet
 from tidegate.sharing.commands import (
     CreateClaim,
@@ -131,6 +131,7 @@ async def forget_claim(command: ForgetClaim, hands: Hands) -> None:
 
 async def write_pool_status(command: WritePoolStatus, hands: Hands) -> None:
     await _write_status(BATCH_POOLS, command.pool, command.status, hands)
+    await tell_quarantine(command.pool, command.status, hands)
 
 
 async def guard_pool(command: GuardPool, hands: Hands) -> None:

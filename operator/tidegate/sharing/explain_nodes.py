@@ -145,7 +145,7 @@ def _way_out(blocker: Blocker, node: Node, pool: BatchPool, index: Index) -> str
         case "PendingPod":
             return "kube-scheduler binds the pod; when it does not want the node, the node can be lent"
         case "FlapBudget":
-            return "it can be lent when its older loans are out of that window, or with a larger flapBudget"
+            return f"`tidegate node release {node.name}` lets it be lent before that, so does a larger flapBudget"
         case "DrainedByOthers":
             return f"`scontrol delete nodename={slurm_node_name(node.name)}` in Slurm lets it be lent again"
         case "NoDemand":

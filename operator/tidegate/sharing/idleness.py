@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from tidegate.api import BatchPool
 from tidegate.api.names import FENCE_TAINT, claim_of_fence, slurm_node_name
-from tidegate.sharing.budgets import loans_in_window
+from tidegate.sharing.budgets import loans_in_window, quarantined_until
+from tidegate.sharing.explanation import utc
 from tidegate.sharing.fit import could_run
 from tidegate.sharing.index import Index, extra_of, is_drained_by_others, wants_gpu
 from tidegate.sharing.snapshot import Node, SlurmState, Snapshot, Taint, Toleration
@@ -25,13 +26,21 @@ class Blocker:
 
 
 def track_idle(previous: Mapping[str, datetime], snapshot: Snapshot, now: datetime) -> dict[str, datetime]:
-    """Since when each node has had no GPU pod of others. Forgetting it (a restart) only makes lending later."""
+    """Since when each node has had no GPU pod of others and no claim. Forgetting it (a restart) only delays lending.
+
+    A node that comes back for a claim, or is held for one, is no idle node: a claimant that gives it up and comes again
+    soon, time after time, finds it at home and disturbs nobody.
+    """
     gpu_names = {name for pool in snapshot.pools for name in pool.spec.gpu_resource_names}
     busy = {
         pod.node
         for pod in snapshot.pods
         if pod.node and pod.loan is None and any(pod.gpus.get(name, 0) for name in gpu_names)
     }
+    busy |= {
+        loan.spec.node_name for loan in snapshot.loans if not loan.is_over and loan.spec.back and loan.spec.back.claim
+    }
+    busy |= {node.name for node in snapshot.nodes.values() if node.fence and claim_of_fence(node.fence)}
     return {name: previous.get(name, now) for name in snapshot.nodes if name not in busy}
 
 
@@ -174,11 +183,11 @@ def _taken_in_slurm(node: Node, slurm: SlurmState) -> Blocker | None:
 
 def _flapping(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
     budget = index.terms(pool).flap_budget
-    recent = loans_in_window(node.name, pool, index)
-    if recent < budget.loans:
+    until = quarantined_until(node.name, pool, index)
+    if until is None:
         return None
     return Blocker(
         "FlapBudget",
-        f"node {node.name} was lent {recent} times within {budget.window_seconds} s, "
-        f"the pool's flapBudget allows {budget.loans}; it is quarantined until then",
+        f"node {node.name} was lent {loans_in_window(node.name, pool, index)} times within {budget.window_seconds} s, "
+        f"the pool's flapBudget allows {budget.loans}; it is quarantined until {utc(until)}",
     )

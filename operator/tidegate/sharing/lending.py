@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tidegate.api import BatchPool, NodeLoan, NodeLoanSpec
 from tidegate.api.names import loan_name, slurm_node_name
+from tidegate.sharing.budgets import failed_loans
 from tidegate.sharing.commands import Command, CreateLoan
 from tidegate.sharing.demand import Room, nodes_wanted
 from tidegate.sharing.idleness import Blocker, held_by, lasting_blocker, lend_blocker, set_aside
@@ -100,8 +101,12 @@ def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
     lendable = [n for n in free if lend_blocker(n, pool, index, slurm) is None]
     useful = 0 if index.terms(pool).policy == "Eager" else startable(pool, slurm, index)
     count = min(len(lendable), *(nodes for nodes, _ in allowed(pool, index, len(free), useful, useful)))
-    longest_idle = sorted(lendable, key=lambda n: (index.snapshot.idle_since.get(n.name, index.now), n.name))
-    return [_new_loan(node, pool, index) for node in longest_idle[: max(count, 0)]]
+    best = sorted(
+        lendable,
+        # A node that failed to join stands behind the others, so that a job does not wait for it again and again.
+        key=lambda n: (failed_loans(n.name, pool, index), index.snapshot.idle_since.get(n.name, index.now), n.name),
+    )
+    return [_new_loan(node, pool, index) for node in best[: max(count, 0)]]
 
 
 def stopped(pool: BatchPool, index: Index) -> Blocker | None:

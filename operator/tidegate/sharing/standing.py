@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tidegate.api import BatchPool, BatchPoolStatus, NodeCounts, NodeLoan, SlurmCluster, SlurmClusterStatus
+from tidegate.api import (
+    MOST_QUARANTINED,
+    BatchPool,
+    BatchPoolStatus,
+    NodeCounts,
+    NodeLoan,
+    Quarantine,
+    SlurmCluster,
+    SlurmClusterStatus,
+)
 from tidegate.api.names import claim_of_fence
+from tidegate.sharing.budgets import counted_loans, quarantined_until
 from tidegate.sharing.commands import Command, WriteClusterStatus, WritePoolStatus
 from tidegate.sharing.index import Index
 from tidegate.sharing.lending import demand, startable
@@ -17,10 +27,12 @@ def write_pool_status(pool: BatchPool, index: Index) -> list[Command]:
     slurm = index.slurm_of(pool.metadata.name)
     ready, reason, message = _pool_ready(pool, index)
     generation = pool.metadata.generation or None
+    quarantined = _quarantined(pool, index)
     status = BatchPoolStatus(
         observed_generation=generation,
         conditions=pool.status.conditions,
-        nodes=_count(pool, index),
+        nodes=_count(pool, {one.node for one in quarantined}, index),
+        quarantined=quarantined[:MOST_QUARANTINED],
         demand_nodes=demand(pool, slurm, index) if slurm else 0,
         startable_nodes=startable(pool, slurm, index) if slurm else 0,
         window=index.open_windows[pool.metadata.name],
@@ -75,12 +87,24 @@ def _pool_ready(pool: BatchPool, index: Index) -> tuple[bool, str, str]:
     return True, "Working", ""
 
 
-def _count(pool: BatchPool, index: Index) -> NodeCounts:
-    counts = dict.fromkeys(("kubernetes", "joining", "lent", "returning", "claimed"), 0)
+def _quarantined(pool: BatchPool, index: Index) -> tuple[Quarantine, ...]:
+    """Nodes that are not on loan and may not be lent again so soon, by name."""
+    found: list[Quarantine] = []
+    for node in index.nodes_of_pool[pool.metadata.name]:
+        if node.name in index.active_loans or (until := quarantined_until(node.name, pool, index)) is None:
+            continue
+        recalled = counted_loans(node.name, pool, index)[-1].status.condition("Recalled")
+        found.append(Quarantine(node=node.name, until=until, reason=recalled.reason if recalled else "Unknown"))
+    return tuple(found)
+
+
+def _count(pool: BatchPool, quarantined: set[str], index: Index) -> NodeCounts:
+    counts = dict.fromkeys(NodeCounts.model_fields, 0)
     for node in index.nodes_of_pool[pool.metadata.name]:
         loan = index.active_loans.get(node.name)
         if loan is None:
-            counts["claimed" if node.fence and claim_of_fence(node.fence) else "kubernetes"] += 1
+            held = node.fence and claim_of_fence(node.fence)
+            counts["claimed" if held else "quarantined" if node.name in quarantined else "kubernetes"] += 1
         else:
             counts[stage(loan)] += 1
     return NodeCounts(**counts)
