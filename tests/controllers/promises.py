@@ -34,6 +34,7 @@ class Promises:
         self._within_the_flap_budget()
         self._only_lower_priorities_are_recalled()
         self._one_claim_for_each_controller()
+        self._the_protected_keep_their_nodes()
         self._no_job_lost()
         self._foreign_drains_stay()
 
@@ -113,6 +114,22 @@ class Promises:
         """A controller has one automatic claim; a second only while one operator did not see what the other made."""
         live = Counter(c.metadata.labels[CLAIM_LABEL] for c in self._site.claims() if is_automatic(c) and not c.is_over)
         assert not [uid for uid, count in live.items() if count > 2], f"several claims for one controller: {live}"
+
+    def _the_protected_keep_their_nodes(self) -> None:
+        """Promise 3: no job starves, for what protects it holds against claims and against headroom."""
+        terms = self._site.pool().spec.recall
+        while self._site.recalls:
+            recalled = self._site.recalls.pop()
+            if recalled.command.back.reason not in ("Claimed", "HeadroomLow"):
+                continue
+            for job in recalled.jobs:
+                if "COMPLETING" in job.states or job.start_time is None:
+                    continue
+                ran, name = (recalled.time - job.start_time).total_seconds(), f"job {job.job_id}"
+                assert ran >= terms.protection.minimum_run_seconds, f"3: {name} was taken after {ran} s"
+                often = job.restarts >= terms.protection.after_restarts
+                assert not often or ran >= terms.protection.protected_seconds, f"3: {name} was taken too often"
+                assert job.requeueable or terms.non_requeueable_jobs == "Cancel", f"3: {name} was taken for good"
 
     def _no_job_lost(self) -> None:
         """Promise 4: a run ends well, or is requeued, or was cancelled by its owner's leave and is reported."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from tests.fakes.kube import FakeKube
 from tests.fakes.slurm import FakeSlurm
@@ -36,10 +36,10 @@ from tidegate.controllers.appliers import apply
 from tidegate.controllers.hands import Hands
 from tidegate.controllers.owners import Owners
 from tidegate.controllers.world import WATCHED, World
-from tidegate.sharing.commands import Command
+from tidegate.sharing.commands import Command, RecallLoan
 from tidegate.sharing.decide import decide
 from tidegate.sharing.idleness import track_idle
-from tidegate.sharing.snapshot import Node, Pod, SlurmState
+from tidegate.sharing.snapshot import Node, Pod, SlurmJob, SlurmState
 from tidegate.sharing.waiting import is_stuck, track_waiting
 from tidegate.slurm.errors import SlurmError
 from tidegate.slurm.errors import Unreachable as SlurmUnreachable
@@ -53,6 +53,14 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 class Killed(BaseException):
     """The operator's process is killed with -9 at this very line."""
+
+
+class Recalled(NamedTuple):
+    """A loan that an operator turned around, and the jobs that it had seen there."""
+
+    command: RecallLoan
+    jobs: tuple[SlurmJob, ...]
+    time: datetime
 
 
 class Fuse:
@@ -159,6 +167,11 @@ class Operator:
         seen = replace(snapshot, idle_since=self.idle_since, waiting_since=self.waiting_since)
         return decide(replace(seen, owners=self.owners.above), now)
 
+    def _seen_on(self, loan: NodeLoan) -> tuple[SlurmJob, ...]:
+        """The jobs on the loan's node, without those of an earlier loan that an old answer still tells of."""
+        jobs = self.slurm.jobs.values() if loan.status.is_true("Vacated") else ()
+        return tuple(job for job in jobs if loan.spec.slurm_node_name in job.nodes)
+
     @property
     def hands(self) -> Hands:
         """What its appliers act with."""
@@ -186,6 +199,8 @@ class Operator:
                     continue
                 if self._site.run(apply(command, hands)):
                     done.append(command)
+                    if isinstance(command, RecallLoan) and not command.loan.is_wanted_back:
+                        self._site.recalls.append(Recalled(command, self._seen_on(command.loan), self._site.now()))
                 else:
                     broken.add(command.key)
         except Killed:
@@ -204,6 +219,8 @@ class Site:
         self._views: dict[str, tuple[str, Any]] = {}
         self.foreign_drains: dict[str, str] = {}
         """Reasons of drains that somebody else set and that nobody lifted."""
+        self.recalls: list[Recalled] = []
+        """All loans that were turned around."""
         self.killed_under: list[str] = []
         """Nodes whose slurmd was ended while jobs ran there."""
         self.kube = FakeKube(self.now)
@@ -426,7 +443,7 @@ _TERMS: Json = {
         "graceful": {"drainSeconds": 20, "checkpointSeconds": 10, "requeueSeconds": 10},
         "quick": {"drainSeconds": 0, "checkpointSeconds": 10, "requeueSeconds": 10},
         "fast": {"drainSeconds": 0, "checkpointSeconds": 2, "requeueSeconds": 5},
-        "nonRequeueableJobs": "Wait",
+        "nonRequeueableJobs": "Protect",
         "nonRequeueableSeconds": 60,
     },
 }

@@ -19,7 +19,7 @@ from tests.controllers.test_state_machine import quiet as quiet
 from tidegate.api import CapacityClaim
 from tidegate.controllers import node_appliers, slurm_appliers
 from tidegate.controllers.appliers import APPLIERS
-from tidegate.sharing import idleness, ladder, lend_steps, return_steps
+from tidegate.sharing import idleness, ladder, lend_steps, protection, return_steps
 from tidegate.sharing.commands import ReleaseNode
 from tidegate.sharing.index import Index
 from tidegate.sharing.loan_step import said
@@ -68,6 +68,11 @@ def down_is_the_first_rung(patch: Patch) -> None:
     patch.setattr(return_steps, "climb", lambda jobs, touched, **_: ladder.Rungs(touched, down=True))
 
 
+def take_the_protected(patch: Patch) -> None:
+    """Nothing protects a job: neither how often it was requeued, nor that it may not be."""
+    patch.setattr(protection, "_shields", lambda *_: {})
+
+
 def lift_foreign_drains(patch: Patch) -> None:
     """A drain of an admin is taken for one of ours."""
     for module in (return_steps, lend_steps, idleness, node_appliers, slurm_appliers):
@@ -96,6 +101,7 @@ def _says_at_once(condition: str) -> Callable[..., bool]:
         (no_budget, "3"),
         (unfence_before_empty, "1"),
         (down_is_the_first_rung, "4"),
+        (take_the_protected, "3"),
         (lift_foreign_drains, "6"),
     ],
     ids=lambda value: getattr(value, "__name__", f"promise {value}"),

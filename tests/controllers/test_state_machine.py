@@ -55,15 +55,32 @@ class TwoOperators(RuleBasedStateMachine):
     @initialize(
         release=st.sampled_from(["24.11", "26.05"]),
         policy=st.sampled_from(["DemandDriven", "Eager"]),
-        other=st.sampled_from(["Cancel", "Wait"]),
+        other=st.sampled_from(["Cancel", "Protect"]),
         priority=st.sampled_from([-100, 1000, 1500]),
         budget=st.sampled_from([1, 2, 50]),
+        victims=st.sampled_from(["LeastLostWork", "NewestFirst", "LowestPriority", "Spread"]),
+        after_restarts=st.sampled_from([1, 2, 1000]),
+        minimum_run=st.sampled_from([0, 0, 10]),
         terms=other_terms,
+        busy=st.lists(st.booleans(), max_size=3),
     )
-    def begin(self, release: str, policy: str, other: str, priority: int, budget: int, terms: dict[str, Any]) -> None:
+    def begin(
+        self,
+        release: str,
+        policy: str,
+        other: str,
+        priority: int,
+        budget: int,
+        victims: str,
+        after_restarts: int,
+        minimum_run: int,
+        terms: dict[str, Any],
+        busy: list[bool],
+    ) -> None:
         self.site = Site(release=release)
         lending = {"policy": policy, "flapBudget": {"loans": budget}, **terms}
-        recall = {"nonRequeueableJobs": other}
+        protection = {"minimumRunSeconds": minimum_run, "afterRestarts": after_restarts, "protectedSeconds": 60}
+        recall = {"nonRequeueableJobs": other, "victimPolicy": victims, "protection": protection}
         self.patch_pool({"priority": priority, "lending": lending, "recall": recall})
         self.operators = [Operator(self.site), Operator(self.site)]
         self.promises = Promises(self.site)
@@ -71,6 +88,9 @@ class TwoOperators(RuleBasedStateMachine):
         # Half of the examples start with nodes in Slurm, where most of the interesting trouble is.
         if policy == "Eager":
             self.site.settle(self.operators[0], turns=12)
+            for requeueable in busy:
+                self.site.slurm.submit(gpus_per_node=2, duration_seconds=200, requeueable=requeueable)
+            self.site.settle(self.operators[0], turns=2)
 
     def teardown(self) -> None:
         if hasattr(self, "site"):

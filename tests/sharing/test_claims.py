@@ -15,6 +15,7 @@ from tests.sharing.build import (
     claim,
     claimed_node,
     decided,
+    job,
     lent_node,
     loan,
     names,
@@ -42,6 +43,7 @@ from tidegate.sharing.commands import (
 from tidegate.sharing.snapshot import Toleration
 
 LENT_NODE = [lent_node(), loan(since=ago(30)), slurmd(), slurm(slurm_node("gpu-1"))]
+BUSY_FOR_LONG = slurm(slurm_node("gpu-1"), job(7, on="gpu-1", requeueable=False))
 
 
 def two_lent() -> list[Any]:
@@ -271,6 +273,11 @@ def test_all_nodes_held_is_said_with_their_names() -> None:
             [node(), claim(nodes=3)],
             "MoreThanPool",
             "asks for 3 nodes, pool batch has 1; lower nodes or change poolName",
+        ),
+        (
+            [*LENT_NODE[:-1], BUSY_FOR_LONG, claim()],
+            "Protected",
+            "what could be recalled is protected: job 7 may not be requeued (until it ends)",
         ),
         (
             [*LENT_NODE, claim(priority_class_name="low")],

@@ -123,7 +123,7 @@ def test_a_late_operator_still_requeues_before_down() -> None:
     assert not rungs.down
 
 
-@pytest.mark.parametrize("policy", ["Wait", "Cancel"])
+@pytest.mark.parametrize("policy", ["Protect", "Cancel"])
 def test_a_requeueable_job_is_never_cancelled(policy: str) -> None:
     for seconds in (0, 100, 160, 190, 10**6):
         assert after(seconds, there(), nonRequeueableJobs=policy).cancel == ()

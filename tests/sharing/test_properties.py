@@ -252,6 +252,23 @@ def test_quotas_are_kept_and_no_class_is_used_without_leave(world: Snapshot) -> 
 
 
 @given(worlds())
+def test_a_protected_job_is_not_ended_for_a_claim_or_for_headroom(world: Snapshot) -> None:
+    pools = {one.metadata.name: one for one in world.pools}
+    for command in only(decide(world, NOW), RecallLoan):
+        if command.loan.is_wanted_back or command.back.reason not in ("Claimed", "HeadroomLow"):
+            continue
+        terms = pools[command.loan.spec.pool_name].spec.recall
+        slurm = world.slurm[pools[command.loan.spec.pool_name].spec.slurm_cluster_name]
+        for one in slurm.jobs.values():
+            if command.loan.spec.slurm_node_name not in one.nodes or "COMPLETING" in one.states or not one.start_time:
+                continue
+            ran = (NOW - one.start_time).total_seconds()
+            assert ran >= terms.protection.minimum_run_seconds
+            assert one.restarts < terms.protection.after_restarts or ran >= terms.protection.protected_seconds
+            assert one.requeueable or terms.non_requeueable_jobs == "Cancel"
+
+
+@given(worlds())
 def test_nothing_is_concluded_from_a_slurm_that_was_not_seen(world: Snapshot) -> None:
     index = Index(world, NOW)
     commands = decide(world, NOW)
@@ -368,7 +385,7 @@ def ladders(draw: st.DrawFn) -> dict[str, Any]:
         ),
         "terms": Recall.model_validate(
             {
-                "nonRequeueableJobs": draw(st.sampled_from(["Wait", "Cancel"])),
+                "nonRequeueableJobs": draw(st.sampled_from(["Protect", "Cancel"])),
                 "nonRequeueableSeconds": draw(st.sampled_from([50, 200])),
             }
         ),
@@ -381,7 +398,7 @@ def promised_until(one: Any, given_up: dict[str, Any], start: datetime) -> datet
     ladder, terms = given_up["ladder"], given_up["terms"]
     drained = start + timedelta(seconds=ladder.drain_seconds)
     saved = drained + timedelta(seconds=ladder.checkpoint_seconds) if one.comment else drained
-    if not one.requeueable and terms.non_requeueable_jobs == "Wait":
+    if not one.requeueable and terms.non_requeueable_jobs == "Protect":
         return max(saved, start + timedelta(seconds=terms.non_requeueable_seconds))
     return saved
 

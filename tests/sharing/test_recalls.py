@@ -8,6 +8,7 @@ import pytest
 
 from tests.sharing.build import (
     DRAINED,
+    FENCED,
     LENT,
     RECALLED,
     VACATED,
@@ -167,6 +168,39 @@ def test_a_lowered_cap_recalls_what_is_above_it() -> None:
     assert recalled(*TWO, pool(lending={"cap": 1})) == {"gpu-1": "CapLowered"}
     assert recalled(*TWO, pool(lending={"cap": 2})) == {}
     assert len(recalled(*TWO, pool(lending={"cap": 0}))) == 2
+
+
+PROTECTED = [
+    *lent(1),
+    *lent(2),
+    slurm(
+        *(slurm_node(f"gpu-{n}", "ALLOCATED", gpus_used=8) for n in (1, 2)),
+        job(1, on="gpu-1", requeueable=False),
+        job(2, on="gpu-2", restarts=3),
+    ),
+]
+
+
+def test_a_protected_job_keeps_its_node_from_claims_and_from_headroom_but_not_from_the_cap() -> None:
+    assert recalled(*PROTECTED, claim(nodes=2)) == {}
+    assert recalled(*PROTECTED, pool(lending={"headroom": {"low": 2, "high": 9}})) == {}
+    assert recalled(*PROTECTED, pool(lending={"cap": 1})) == {"gpu-2": "CapLowered"}
+    assert recalled(*PROTECTED, pool(lending={"cap": 1, "headroom": {"low": 2, "high": 9}})) == {"gpu-2": "CapLowered"}
+    freed = pool(recall={"nonRequeueableJobs": "Cancel", "protection": {"protectedSeconds": 0}})
+    assert len(recalled(*PROTECTED, claim(nodes=2), freed)) == 2
+
+
+def test_headroom_takes_no_loan_of_a_slurm_that_cannot_be_seen() -> None:
+    silent = slurm(*(slurm_node(f"gpu-{n}") for n in (1, 2)), observed=None)
+    short = pool(lending={"headroom": {"low": 1, "high": 9}})
+    assert recalled(*lent(1), *lent(2), silent, short) == {}
+    assert recalled(*lent(1), *lent(2, done=FENCED), silent, short) == {"gpu-2": "HeadroomLow"}
+
+
+def test_a_claim_gets_what_nothing_protects() -> None:
+    assert recalled(*PROTECTED, pool(recall={"protection": {"afterRestarts": 4}}), claim(nodes=2)) == {
+        "gpu-2": "Claimed"
+    }
 
 
 def test_joining_loans_count_against_the_cap_and_go_first() -> None:

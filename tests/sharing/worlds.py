@@ -98,9 +98,15 @@ def _pools(draw: st.DrawFn, name: str = "batch") -> Any:
         },
         recall={
             "automaticClass": draw(st.sampled_from(["graceful", "quick", "fast"])),
-            "nonRequeueableJobs": draw(st.sampled_from(["Wait", "Cancel"])),
+            "nonRequeueableJobs": draw(st.sampled_from(["Protect", "Cancel"])),
             "nonRequeueableSeconds": draw(st.sampled_from([50, 5000])),
             "fast": {"minimumPriority": draw(st.sampled_from([-1000, 1001]))},
+            "victimPolicy": draw(st.sampled_from(["LeastLostWork", "NewestFirst", "LowestPriority", "Spread"])),
+            "protection": {
+                "minimumRunSeconds": draw(st.sampled_from([0, 0, 60])),
+                "afterRestarts": draw(st.sampled_from([1, 3])),
+                "protectedSeconds": draw(st.sampled_from([0, 100, 14400])),
+            },
         },
         claims={
             "automatic": draw(st.sampled_from(["OptOut", "OptOut", "OptIn"])),
@@ -216,7 +222,13 @@ def _touched(draw: st.DrawFn) -> tuple[TouchedJob, ...]:
     )
     return tuple(
         TouchedJob.model_validate(
-            {"job_id": one, "action": action, "time": ago(draw(SECONDS)), "requeueable": action != "Cancelled"}
+            {
+                "job_id": one,
+                "action": action,
+                "time": ago(draw(SECONDS)),
+                "requeueable": action != "Cancelled",
+                "user": draw(st.sampled_from(["", "ada", "bob"])),
+            }
         )
         for one, action in actions.items()
     )
@@ -263,7 +275,9 @@ def _jobs(draw: st.DrawFn, job_id: int) -> Any:
         gpus=draw(st.sampled_from([1, 8, 16])),
         started=ago(draw(SECONDS)) if on else None,
         requeueable=draw(st.booleans()),
-        comment=draw(st.sampled_from(["", "tidegate:signal=USR1"])),
+        comment=draw(st.sampled_from(["", "tidegate:signal=USR1", "tidegate:checkpoint=2026-11-21T11:59:30Z"])),
+        restarts=draw(st.sampled_from([0, 0, 1, 3])),
+        user=draw(st.sampled_from(["ada", "bob"])),
         reason=draw(st.sampled_from(["", "Resources", "JobHeldUser"])),
         exclusive=draw(st.booleans()),
         array_tasks=1 if on else draw(st.sampled_from([1, 3])),

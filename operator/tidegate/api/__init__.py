@@ -8,9 +8,12 @@ from tidegate.api.batch_pool import (
     BatchPoolStatus,
     Ladder,
     NodeCounts,
+    Protection,
     Quarantine,
     Quota,
+    Recall,
     RecallClass,
+    VictimPolicy,
 )
 from tidegate.api.capacity_claim import CapacityClaim, CapacityClaimSpec, CapacityClaimStatus, HolderReference
 from tidegate.api.lending import KubernetesSide, Lending, OpenWindow, Window
@@ -59,8 +62,10 @@ __all__ = [
     "NodeLoanStatus",
     "OpenWindow",
     "OwnerReference",
+    "Protection",
     "Quarantine",
     "Quota",
+    "Recall",
     "RecallClass",
     "SlurmCluster",
     "SlurmClusterSpec",
@@ -68,5 +73,6 @@ __all__ = [
     "Status",
     "TakenFor",
     "TouchedJob",
+    "VictimPolicy",
     "Window",
 ]

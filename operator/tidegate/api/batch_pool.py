@@ -14,6 +14,7 @@ from tidegate.api.resource import FITS_LABEL, Metadata, Model, Status, Time, cel
 RecallClass = Literal["graceful", "quick", "fast"]
 RECALL_CLASSES: tuple[RecallClass, ...] = ("graceful", "quick", "fast")
 """From the slowest to the fastest."""
+VictimPolicy = Literal["LeastLostWork", "NewestFirst", "LowestPriority", "Spread"]
 Label = Annotated[str, Field(max_length=63)]
 
 
@@ -37,6 +38,27 @@ class Ladder(Model):
     )
 
 
+class Protection(Model):
+    """What a job may count on before it is taken for a claim or for headroom."""
+
+    minimum_run_seconds: int = Field(
+        default=0, description="A job that has not run for this long is not taken.", ge=0, le=604800
+    )
+    after_restarts: int = Field(
+        default=3,
+        description="A job that was requeued this often, by whomever, is protected in each further run.",
+        ge=1,
+        le=1000,
+    )
+    protected_seconds: int = Field(
+        default=14400,
+        description="Such a run is not taken for this long: the job gets that far, and no claim waits longer for it. "
+        "0 protects no job.",
+        ge=0,
+        le=2592000,
+    )
+
+
 class Recall(Model):
     """How nodes are taken back."""
 
@@ -56,15 +78,28 @@ class Recall(Model):
         default=Ladder(drain_seconds=0, checkpoint_seconds=5, requeue_seconds=15),
         description="The ladder for claims that cannot wait: jobs are requeued after a few seconds.",
     )
-    non_requeueable_jobs: Literal["Cancel", "Wait"] = Field(
-        default="Wait",
-        description="What happens to a job that may not be requeued: `Wait` lets it end within "
-        "`nonRequeueableSeconds` and prefers other nodes; "
-        "`Cancel` cancels it when its checkpoint time is over. Either way the loan reports it.",
+    victim_policy: VictimPolicy = Field(
+        default="LeastLostWork",
+        description="Which nodes are taken: `LeastLostWork` those whose jobs lose the fewest GPU-seconds together; "
+        "`NewestFirst` those whose jobs have run the shortest; `LowestPriority` first the loans of the lowest "
+        "priority; `Spread` no job of a user who lost one within a day, while others did not.",
+    )
+    protection: Protection = Field(
+        default=Protection(),
+        description="What a job may count on before it is taken for a claim or for headroom. A node that must go home "
+        "all the same (loan deleted, pool stopped, cap lowered, node unhealthy) goes.",
+    )
+    non_requeueable_jobs: Literal["Protect", "Cancel"] = Field(
+        default="Protect",
+        description="What happens to a job that may not be requeued: with `Protect` its nodes are not taken for a "
+        "claim or for headroom, and where they must go home all the same it may end within `nonRequeueableSeconds`; "
+        "with `Cancel` its nodes are taken last, and it is cancelled when its checkpoint time is over. "
+        "Either way the loan reports it.",
     )
     non_requeueable_seconds: int = Field(
         default=86400,
-        description="With `Wait`, a job that may not be requeued is cancelled after this long.",
+        description="With `Protect`, a job that may not be requeued is cancelled this long after its node had to go "
+        "home.",
         ge=1,
         le=604800,
     )

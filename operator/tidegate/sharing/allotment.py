@@ -7,7 +7,7 @@ halves of the same nodes; what a gang waits for is not given to a weaker gang ei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tidegate.api import RECALL_CLASSES, BatchPool, CapacityClaim, ClaimReference, LoanReturn, NodeLoan, RecallClass
@@ -36,6 +36,7 @@ from tidegate.sharing.needs import (
     words_of,
 )
 from tidegate.sharing.priorities import of_loan
+from tidegate.sharing.protection import protecting, shields
 from tidegate.sharing.quotas import Quotas, never_fits, of_nodes, whom
 from tidegate.sharing.return_steps import back_of
 from tidegate.sharing.sides import sides
@@ -62,6 +63,8 @@ class _Supply:
     returning: list[NodeLoan]
     """On their way back, promised to no live claim."""
     lent: list[NodeLoan]
+    protected: list[NodeLoan]
+    """Lent, too, but with jobs that may not be ended for a claim."""
     room: int
     """How many of these the pool's terms let it take back."""
     awaited: set[str] = field(default_factory=set)
@@ -156,9 +159,11 @@ def _supply(pool: BatchPool, index: Index) -> _Supply:
     if index.slurm_of(pool.metadata.name) is None:
         # Which recall costs least cannot be seen, and a recall is one-way.
         lent = [loan for loan in lent if not loan.status.is_true("Vacated")]
+    protected = [loan for loan in lent if shields(loan, index)]
+    lent = [loan for loan in lent if not shields(loan, index)]
     returning = [loan for loan in loans if loan.is_wanted_back and not index.is_promised(loan)]
     room = sides(pool, index).may_take_back
-    return _Supply(pool, Quotas(pool, index), free_nodes(pool, index), returning, lent, room)
+    return _Supply(pool, Quotas(pool, index), free_nodes(pool, index), returning, lent, protected, room)
 
 
 def _portion(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -> tuple[_Portion, Blocker | None]:
@@ -188,6 +193,8 @@ def _portion(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -
         cap = index.terms(pool).kubernetes.cap
         words = f"pool {pool.metadata.name} takes no node back for Kubernetes beyond its kubernetes.cap {cap}"
         return portion, Blocker("KubernetesCap", words)
+    if portion.nodes == 0 and (kept := _weaker(supply.protected, claim, _helps(claim, supply, index), index)):
+        return portion, Blocker("Protected", f"what could be recalled is protected: {protecting(kept, index)}")
     if is_gathering(claim):
         return portion, _gang_waits(claim, all_there_is, supply, index)
     if portion.nodes == 0:
@@ -198,21 +205,30 @@ def _portion(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -
 
 def _eligible(claim: CapacityClaim, supply: _Supply, index: Index) -> tuple[list[Node], list[NodeLoan], list[NodeLoan]]:
     """Free nodes, returning loans and recallable loans that would help the claim."""
-    pool, priority = supply.pool, index.priority_of(claim) or 0
-    pods = waiting_pods(claim, pool, index) if is_automatic(claim) else []
+    helps = _helps(claim, supply, index)
+    # Free nodes need no fence for pods that kube-scheduler may put there anyway, unless they wait for others.
+    free = [node for node in supply.free if helps(node)] if not is_automatic(claim) or is_gathering(claim) else []
+    returning = [loan for loan in supply.returning if helps(index.snapshot.nodes.get(loan.spec.node_name))]
+    return free, returning, _weaker(supply.lent, claim, helps, index)
+
+
+def _helps(claim: CapacityClaim, supply: _Supply, index: Index) -> Callable[[Node | None], bool]:
+    pods = waiting_pods(claim, supply.pool, index) if is_automatic(claim) else []
 
     def helps(node: Node | None) -> bool:
         if node is None or not suits(node, claim) or (is_gathering(claim) and node.name in supply.awaited):
             return False
         return not is_automatic(claim) or any(may_run(pod, node) for pod in pods)
 
-    def loan_helps(loan: NodeLoan) -> bool:
-        return helps(index.snapshot.nodes.get(loan.spec.node_name))
+    return helps
 
-    # Free nodes need no fence for pods that kube-scheduler may put there anyway, unless they wait for others.
-    free = [node for node in supply.free if helps(node)] if not is_automatic(claim) or is_gathering(claim) else []
-    lent = [loan for loan in supply.lent if of_loan(loan, index) < priority and loan_helps(loan)]
-    return free, [loan for loan in supply.returning if loan_helps(loan)], lent
+
+def _weaker(
+    loans: Iterable[NodeLoan], claim: CapacityClaim, helps: Callable[[Node | None], bool], index: Index
+) -> list[NodeLoan]:
+    priority = index.priority_of(claim) or 0
+    weaker = (loan for loan in loans if of_loan(loan, index) < priority)
+    return [loan for loan in weaker if helps(index.snapshot.nodes.get(loan.spec.node_name))]
 
 
 def _choose(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan, OpenWindow
 from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, claim_of_fence, slurm_node_name
@@ -18,6 +18,7 @@ from tidegate.sharing.windows import open_window, terms_in
 if TYPE_CHECKING:
     from tidegate.sharing.sides import Sides
 
+T = TypeVar("T")
 STALE_SECONDS = 20
 """An observation of Slurm older than this (plus the poll period) proves nothing any more."""
 
@@ -44,6 +45,18 @@ class Index:
 
     snapshot: Snapshot
     now: datetime
+
+    @cached_property
+    def _answers(self) -> dict[tuple[object, ...], Any]:
+        return {}
+
+    def once(self, question: Callable[..., T], *about: Hashable) -> T:
+        """What `question(*about, index)` says, asked only once in a decision."""
+        key = (question, *about)
+        if key not in self._answers:
+            self._answers[key] = question(*about, self)
+        answer: T = self._answers[key]
+        return answer
 
     @cached_property
     def pods_by_node(self) -> dict[str, list[Pod]]:

@@ -127,7 +127,7 @@ def _step(
             return _Step(_so_far(before), now)
         return _Step("Requeued", _acted(before, "Requeued", now) + patience)
     spared_until = start + timedelta(seconds=terms.non_requeueable_seconds)
-    if terms.non_requeueable_jobs == "Wait" and now < spared_until:
+    if terms.non_requeueable_jobs == "Protect" and now < spared_until:
         return _Step(_so_far(before), spared_until)
     return _Step("Cancelled", _acted(before, "Cancelled", now) + patience)
 

@@ -8,6 +8,7 @@ from tidegate.api import BatchPool, LoanReturn, NodeLoan
 from tidegate.sharing.commands import Command, RecallLoan
 from tidegate.sharing.index import Index
 from tidegate.sharing.lending import free_nodes, obtainable, wanted
+from tidegate.sharing.protection import shields
 from tidegate.sharing.sides import sides
 from tidegate.sharing.victims import cheapest
 
@@ -21,20 +22,30 @@ def recall_by_terms(pool: BatchPool, index: Index) -> list[Command]:
     terms = index.terms(pool)
     over_cap = max(len(lent) - terms.cap, 0) if terms.cap is not None else 0
     low, floor, now = terms.headroom.low, terms.kubernetes.floor, sides(pool, index)
-    too_few_free = min(low - len(free_nodes(pool, index)) - now.coming, now.may_take_back)
-    must = [
+    must, reason, message = max(
         (over_cap, "CapLowered", f"the cap is {terms.cap}"),
-        (too_few_free, "HeadroomLow", f"fewer than {low} free nodes are left for Kubernetes"),
         (floor - now.kubernetes - now.coming, "KubernetesFloor", f"Kubernetes has fewer than {floor} nodes"),
-    ]
-    count, reason, message = max(must, key=lambda one: one[0])
-    if count > 0:
-        chosen = cheapest(lent, count, pool.spec.recall.automatic_class, index)
-        return [_turn(loan, reason, message, pool) for loan in chosen]
+        (0, "", ""),
+    )
+    too_few_free = min(low - len(free_nodes(pool, index)) - now.coming, now.may_take_back)
+    if must or too_few_free > 0:
+        # Protected loans come last, and headroom leaves them where they are.
+        chosen = cheapest(lent, max(must, too_few_free), pool.spec.recall.automatic_class, index)
+        words = f"fewer than {low} free nodes are left for Kubernetes"
+        return [
+            *(_turn(loan, reason, message, pool) for loan in chosen[:must]),
+            *(_turn(loan, "HeadroomLow", words, pool) for loan in chosen[must:] if _may_be_taken(loan, pool, index)),
+        ]
     return [
         _turn(loan, "IdleInSlurm", f"Slurm had no use for it for {terms.idle_return_seconds} s", pool)
         for loan in _useless(pool, lent, index)
     ]
+
+
+def _may_be_taken(loan: NodeLoan, pool: BatchPool, index: Index) -> bool:
+    """Whether nothing is known to protect the loan; of a Slurm that cannot be seen nothing is known."""
+    is_seen = index.slurm_of(pool.metadata.name) is not None or not loan.status.is_true("Vacated")
+    return is_seen and not shields(loan, index)
 
 
 def _turn(loan: NodeLoan, reason: str, message: str, pool: BatchPool) -> RecallLoan:
