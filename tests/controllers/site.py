@@ -223,6 +223,8 @@ class Site:
         """All loans that were turned around."""
         self.killed_under: list[str] = []
         """Nodes whose slurmd was ended while jobs ran there."""
+        self.mute: set[str] = set()
+        """Nodes whose slurmd runs but never registers."""
         self.kube = FakeKube(self.now)
         self.slurm = FakeSlurm(clock=self.now, release=release, partitions={"lent": ("lent",)})
         self.make(NAMESPACES, {"metadata": {"name": USERS}})
@@ -277,7 +279,7 @@ class Site:
             self.slurm.slurmd_dies(name)
         for name, pod in running.items():
             extra = f"tidegate={pod.loan}"
-            if name not in self.slurm.alive() and not self.kube_is_dead(pod.node):
+            if name not in self.slurm.alive() | self.mute and not self.kube_is_dead(pod.node):
                 self.slurm.register(name, gpus=2, cpus=8, memory_mib=60000, features=("lent",), extra=extra)
 
     def drain_by_admin(self, name: str, reason: str) -> None:

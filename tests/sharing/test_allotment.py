@@ -357,3 +357,44 @@ def test_no_node_is_given_twice() -> None:
 
 def test_the_command_that_holds_names_the_claim() -> None:
     assert one(decided(node("a"), claim()), HoldNode).claim_uid == "uid-c1"
+
+
+# --- nodes that a claim which is over has not let go of yet
+
+
+def opening(name: str, **more: Any) -> Any:
+    return claimed_node(name, claim="gone", **more)
+
+
+def test_no_loan_is_recalled_in_place_of_a_node_that_is_about_to_open() -> None:
+    assert got(opening("a"), *lent(1), claim()) == {}
+    assert waits(opening("a"), *lent(1), claim()) == ("Opening", "a claim that is over lets go of a")
+    assert got(opening("a"), *lent(1, 2), claim(nodes=2)) == {"c1": ["gpu-1*"]}
+    assert got(opening("a"), node("b"), *lent(1), claim(nodes=2)) == {"c1": ["b"]}
+
+
+def test_a_gang_waits_for_a_node_that_is_about_to_open_with_all_that_it_lacks() -> None:
+    things = [opening("a"), node("b"), *lent(1), claim(nodes=3, gang=True)]
+    assert got(*things) == {}
+    assert waits(*things)[0] == "Opening"
+    assert got(opening("a"), node("b"), claim(nodes=1, gang=True)) == {"c1": ["b"]}
+
+
+@pytest.mark.parametrize(
+    "things",
+    [
+        [claimed_node("a", claim="other"), claim("other", created=ago(90))],
+        [opening("a", unschedulable=True)],
+        [opening("a", labels={"tidegate.dev/lendable": "no"})],
+        [opening("a"), pod("web-1", on="a", gpus=8)],
+    ],
+)
+def test_a_node_that_will_not_be_free_is_not_waited_for(things: list[Any]) -> None:
+    assert got(*things, *lent(1), claim()) == {"c1": ["gpu-1*"]}
+
+
+def test_pods_of_an_automatic_claim_wait_for_a_node_that_is_about_to_open() -> None:
+    things = [*lent(1), pod("web-1", owner="web", gpus=8, unschedulable=True)]
+    auto = claim("auto", holder="web", automatic=True)
+    assert got(*things, auto) == {"auto": ["gpu-1*"]}
+    assert got(opening("a"), *things, auto) == {}

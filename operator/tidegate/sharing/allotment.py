@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tidegate.api import RECALL_CLASSES, BatchPool, CapacityClaim, ClaimReference, LoanReturn, NodeLoan, RecallClass
+from tidegate.api.names import claim_of_fence
 from tidegate.sharing import recall_classes
 from tidegate.sharing.commands import HoldNode, RecallLoan
+from tidegate.sharing.explanation import listed
 from tidegate.sharing.fit import may_run
-from tidegate.sharing.idleness import Blocker
+from tidegate.sharing.idleness import Blocker, set_aside
 from tidegate.sharing.index import Index, created
 from tidegate.sharing.lending import free_nodes
 from tidegate.sharing.lifetime import is_gathering
@@ -60,6 +62,8 @@ class _Supply:
     pool: BatchPool
     quotas: Quotas
     free: list[Node]
+    opening: list[Node]
+    """Free once the fence of a claim that is over has been taken off; no loan is recalled in place of one."""
     returning: list[NodeLoan]
     """On their way back, promised to no live claim."""
     lent: list[NodeLoan]
@@ -163,16 +167,31 @@ def _supply(pool: BatchPool, index: Index) -> _Supply:
     lent = [loan for loan in lent if not shields(loan, index)]
     returning = [loan for loan in loans if loan.is_wanted_back and not index.is_promised(loan)]
     room = sides(pool, index).may_take_back
-    return _Supply(pool, Quotas(pool, index), free_nodes(pool, index), returning, lent, protected, room)
+    return _Supply(
+        pool, Quotas(pool, index), free_nodes(pool, index), _opening(pool, index), returning, lent, protected, room
+    )
+
+
+def _opening(pool: BatchPool, index: Index) -> list[Node]:
+    return [
+        node
+        for node in index.nodes_of_pool[pool.metadata.name]
+        if node.fence
+        and (uid := claim_of_fence(node.fence))
+        and uid not in index.live_claims
+        and set_aside(node, pool) is None
+        and not index.foreign_gpu_pods(node.name, pool)
+    ]
 
 
 def _portion(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -> tuple[_Portion, Blocker | None]:
     """What the claim gets of the supply for the units that it lacks, and why it is not all."""
     pool = supply.pool
     free, returning, lent = _eligible(claim, supply, index)
+    opening = [node for node in supply.opening if _helps(claim, supply, index)(node)]
     largest = sorted(lent, key=lambda loan: units_of_loan(loan, claim), reverse=True)
     all_there_is = _Portion(free, [*returning, *largest[: supply.room]])
-    portion = _choose(claim, wanted, free, returning, lent, supply, index)
+    portion = _choose(claim, wanted, free, opening, returning, lent, supply, index)
     left = supply.quotas.left(claim)
     if left is not None and portion.nodes > left:
         blocker = Blocker("QuotaExceeded", supply.quotas.words(claim, wanted_nodes(claim, index)))
@@ -181,6 +200,9 @@ def _portion(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -
         return _Portion(portion.free[:left], portion.loans[: max(left - len(portion.free), 0)]), blocker
     if portion.units(claim, pool) >= wanted:
         return portion, None
+    if opening:
+        words = f"a claim that is over lets go of {listed(node.name for node in opening)}"
+        return _Portion() if is_gathering(claim) else portion, Blocker("Opening", words)
     silent = index.slurm_of(pool.metadata.name) is None
     if is_gathering(claim):
         if silent or _may_be_had(claim, wanted, all_there_is, supply, index):
@@ -235,6 +257,7 @@ def _choose(
     claim: CapacityClaim,
     wanted: int,
     free: list[Node],
+    opening: list[Node],
     returning: list[NodeLoan],
     lent: list[NodeLoan],
     supply: _Supply,
@@ -244,7 +267,7 @@ def _choose(
     nodes = fewest(free, lambda node: units_of(node, claim, pool), wanted)
     wanted -= sum(units_of(node, claim, pool) for node in nodes)
     loans = fewest(returning, lambda loan: units_of_loan(loan, claim), wanted)
-    wanted -= sum(units_of_loan(loan, claim) for loan in loans)
+    wanted -= sum(units_of_loan(loan, claim) for loan in loans) + sum(units_of(n, claim, pool) for n in opening)
     recalled = _cheapest_of_fewest(claim, wanted, lent, pool, index)
     return _Portion(nodes, [*loans, *recalled[: supply.room]])
 
