@@ -15,6 +15,7 @@ import yaml
 from hypothesis import HealthCheck, settings
 
 from tidegate.api.crds import RESOURCES
+from tidegate.api.names import GROUP
 
 if TYPE_CHECKING:
     from e2e.lab import Lab
@@ -73,10 +74,12 @@ def kubectl(lab: Lab) -> Kubectl:
 def crds(kubectl: Kubectl) -> Iterator[None]:
     """The API server knows Tidegate's resources as this checkout has them.
 
-    Where nobody had installed them they go again, so that a later `helm install` does not find what is not its own.
+    Those that nobody had installed go again, so that a later `helm install` does not find what is not its own.
     """
     folder = str(REPOSITORY / "crds")
-    were_there = kubectl("get", "-f", folder).returncode == 0
+    names = [f"{resource.plural}.{GROUP}" for resource in RESOURCES]
+    there = kubectl.must("get", "crd", "--output", "name")
+    new = [name for name in names if name not in there]
     kubectl.must("apply", "--server-side", "--force-conflicts", "-f", folder)
     kubectl.must("wait", "--for=condition=Established", "--timeout=30s", "-f", folder)
     # what is established is published a moment later
@@ -86,5 +89,5 @@ def crds(kubectl: Kubectl) -> Iterator[None]:
         time.sleep(0.1)
         published = kubectl("get", "--raw", "/openapi/v3/apis/tidegate.dev/v1alpha1").stdout
     yield
-    if not were_there:
-        kubectl.must("delete", "--timeout=30s", "-f", folder)
+    if new:
+        kubectl.must("delete", "--timeout=30s", "crd", *new)

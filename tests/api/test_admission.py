@@ -55,7 +55,8 @@ LOAN = resource(
     },
 )
 CLAIM = resource("CapacityClaim", "admission", {"poolName": "admission"})
-BASES = {m["kind"]: m for m in (CLUSTER, POOL, LOAN, CLAIM)}
+SERVICE = resource("InferenceService", "admission", {"server": {"image": "server"}})
+BASES = {m["kind"]: m for m in (CLUSTER, POOL, LOAN, CLAIM, SERVICE)}
 
 JOB = {"jobId": 17, "priority": 5000, "nodes": 2}
 HOLDER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a", "uid": "1"}
@@ -112,7 +113,57 @@ TAKEN = [
     ("BatchPool", {"spec": {"claims": {"quotas": [{"nodes": 9}, {"namespace": "ml", "nodes": 2}]}}}),
 ]
 
+PRESET = {"server": None, "preset": {"name": "vllm"}, "model": {"persistentVolumeClaim": "models"}}
+TAKEN += [
+    ("InferenceService", {}),
+    ("InferenceService", {"spec": PRESET}),
+    ("InferenceService", {"spec": {"model": {"image": {"reference": "m"}, "path": "a/b.gguf"}}}),
+    ("InferenceService", {"spec": {"model": {"volume": {"nfs": {"server": "s", "path": "/m"}}}}}),
+    ("InferenceService", {"spec": {"server": {"env": [{"name": "A", "value": "1"}], "command": ["run"]}}}),
+    ("InferenceService", {"spec": {"minReplicas": 0, "maxReplicas": 3, "replicas": 2}}),
+    ("InferenceService", {"spec": {"warmReplicas": 2, "poolName": "p"}}),
+    ("InferenceService", {"spec": {"template": {"spec": {"tolerations": [{"operator": "Exists"}]}}}}),
+    ("InferenceService", {"metadata": {"name": "a" * 58}}),
+]
+
 REFUSED = [
+    ("InferenceService", {"spec": {"server": None}}, "say either `server` or `preset`"),
+    ("InferenceService", {"spec": {"preset": {"name": "vllm"}}}, "say either `server` or `preset`"),
+    ("InferenceService", {"spec": {**PRESET, "model": None}}, "a `preset` needs a `model`"),
+    ("InferenceService", {"spec": {**PRESET, "preset": {"name": "tgi"}}}, 'supported values: "vllm", "llama.cpp"'),
+    (
+        "InferenceService",
+        {"spec": {"model": {"path": "x"}}},
+        "say one of `persistentVolumeClaim`, `image` and `volume`",
+    ),
+    (
+        "InferenceService",
+        {"spec": {"model": {"persistentVolumeClaim": "m", "volume": {"emptyDir": {}}}}},
+        "say one of `persistentVolumeClaim`, `image` and `volume`",
+    ),
+    (
+        "InferenceService",
+        {"spec": {"model": {"persistentVolumeClaim": "m", "path": "../secret"}}},
+        "spec.model.path: .* must be a path within the volume, such as `tiny/model.gguf`",
+    ),
+    ("InferenceService", {"spec": {"server": {"port": 8080}}}, "spec.server.port: .* must not be 8080 or 8081"),
+    (
+        "InferenceService",
+        {"spec": {"minReplicas": 3, "maxReplicas": 2}},
+        "`minReplicas` must not be above `maxReplicas`: raise `maxReplicas`, or lower `minReplicas`",
+    ),
+    (
+        "InferenceService",
+        {"spec": {"warmReplicas": 1}},
+        "`warmReplicas` are held in a BatchPool: name it in `poolName`",
+    ),
+    (
+        "InferenceService",
+        {"spec": {"warmReplicas": 1, "poolName": "p", "gpusPerReplica": 0}},
+        "`warmReplicas` hold nodes with GPUs: set `gpusPerReplica`",
+    ),
+    ("InferenceService", {"metadata": {"name": "a" * 59}}, "`metadata.name` must be the name of a Service"),
+    ("InferenceService", {"metadata": {"name": "9lives"}}, "`metadata.name` must be the name of a Service"),
     (
         "SlurmCluster",
         {"spec": {"endpoint": "slurmrestd.example:6820"}},
@@ -389,6 +440,7 @@ def test_there_are_examples() -> None:
         "SlurmCluster",
         "BatchPool",
         "CapacityClaim",
+        "InferenceService",
     }
 
 

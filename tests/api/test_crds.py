@@ -20,8 +20,14 @@ SCHEMAS = {r.model.__name__: crds.schema_of(r.model) for r in crds.RESOURCES}
 BOOLEANS = {"NodeLoan.status.jobs[].requeueable", "CapacityClaim.spec.gang"}
 """Slurm's own flag of a job, and whether half of a claim is of use: neither has a third value."""
 
-UNBOUNDED = {"BatchPool.spec.slurmd.template"}
-"""A pod template: bounded by what Kubernetes takes, not by us."""
+UNBOUNDED = {
+    "BatchPool.spec.slurmd.template",
+    "InferenceService.spec.template",
+    "InferenceService.spec.model.volume",
+    "InferenceService.spec.server.env[]",
+    "InferenceService.spec.preset.env[]",
+}
+"""Pod templates and parts of them: bounded by what Kubernetes takes, not by us."""
 
 
 def fields(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:

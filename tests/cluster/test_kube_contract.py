@@ -8,17 +8,27 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tests.fakes.kube import FakeKube
-from tidegate.api import BatchPool, NodeLoan, SlurmCluster
-from tidegate.api.names import FENCE_TAINT, LOAN_LABEL, claim_fence
-from tidegate.cluster import fence, views
+from tidegate.api import BatchPool, InferenceService, NodeLoan, SlurmCluster
+from tidegate.api.names import FENCE_TAINT, LOAN_LABEL, SERVICE_LABEL, claim_fence
+from tidegate.cluster import fence, inference, views
 from tidegate.cluster.client import Json, KubeApi, KubeClient
 from tidegate.cluster.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
-from tidegate.cluster.kinds import BATCH_POOLS, NODE_LOANS, NODES, PODS, Kind
+from tidegate.cluster.kinds import (
+    BATCH_POOLS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    INFERENCE_SERVICES,
+    NODE_LOANS,
+    NODES,
+    PODS,
+    SERVICES,
+    Kind,
+)
 from tidegate.cluster.slurmd_pod import slurmd_pod
 
 FINALIZER = "tidegate.dev/return"
@@ -55,6 +65,19 @@ class Site:
         container = {"name": "c", "image": "none", "imagePullPolicy": "Never"}
         spec = {"containers": [container], "nodeSelector": {"contract": "none"}, **spec}
         return await self.create(PODS, {"metadata": metadata, "spec": spec}, "default")
+
+    kinds: ClassVar = {kind.kind: kind for kind in (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS)}
+
+    async def service(self) -> InferenceService:
+        """An InferenceService of which no pod can be bound."""
+        spec = {"server": {"image": "none"}, "minReplicas": 0, "template": {"spec": {"schedulerName": "nobody"}}}
+        made = await self.create(INFERENCE_SERVICES, {"metadata": {"name": self.name}, "spec": spec}, "default")
+        return views.resource(InferenceService, made)
+
+    async def apply(self, body: Json) -> Json:
+        kind = self.kinds[body["kind"]]
+        self._made.append((kind, body["metadata"]["name"], "default"))
+        return await self.kube.apply(kind, body, "default")
 
     async def clean(self) -> None:
         for kind, name, namespace in self._made:
@@ -291,6 +314,47 @@ async def test_the_slurmd_pod_is_taken_as_it_is(site: Site) -> None:
     # Whether the chart's PriorityClass is there is another test's matter.
     del body["spec"]["priorityClassName"]
     assert_kept(body, await site.create(PODS, body, "default"))
+
+
+async def test_an_apply_makes_the_object_and_later_takes_back_what_it_does_not_say_any_more(site: Site) -> None:
+    one = await site.service()
+    first = await site.apply(inference.deployment(one, 1, "gate:1", "a"))
+    assert (first["metadata"]["generation"], first["spec"]["replicas"]) == (1, 1)
+    assert first["metadata"]["labels"][SERVICE_LABEL] == site.name
+    again = await site.apply(inference.deployment(one, 1, "gate:1", "a"))
+    assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+
+    theirs = {"metadata": {"labels": {"by": "other"}, "annotations": {"by": "other"}}}
+    await site.kube.patch(DEPLOYMENTS, site.name, theirs, "default")
+    tolerant = one.model_copy(
+        update={"spec": one.spec.model_copy(update={"template": {"spec": {"nodeSelector": {"a": "b"}}}})}
+    )
+    with_more = await site.apply(inference.deployment(tolerant, 2, "gate:1", "b"))
+    assert with_more["spec"]["template"]["spec"]["nodeSelector"] == {"a": "b"}
+    assert with_more["metadata"]["generation"] == 3, "annotations of a Deployment count"
+    without = await site.apply(inference.deployment(one, 2, "gate:2", "c"))
+    assert "nodeSelector" not in without["spec"]["template"]["spec"]
+    assert [c["image"] for c in without["spec"]["template"]["spec"]["initContainers"]] == ["gate:2"]
+    assert without["metadata"]["labels"] == first["metadata"]["labels"] | {"by": "other"}
+
+
+async def test_an_apply_takes_a_field_from_whoever_changed_it(site: Site) -> None:
+    one = await site.service()
+    made = await site.apply(inference.deployment(one, 1, "gate:1", "a"))
+    await site.kube.patch(DEPLOYMENTS, site.name, {"spec": {"replicas": 7, "minReadySeconds": 3}}, "default")
+    back = await site.apply(inference.deployment(one, 1, "gate:1", "a"))
+    assert (back["spec"]["replicas"], back["spec"]["minReadySeconds"]) == (1, 3)
+    assert back["metadata"]["generation"] == made["metadata"]["generation"] + 2
+
+
+async def test_the_parts_of_a_service_are_taken_as_they_are(site: Site) -> None:
+    one = await site.service()
+    for body in (inference.deployment(one, 0, "gate:1", "a"), inference.front(one, "a"), inference.budget(one, "a")):
+        made = await site.apply(body)
+        assert_kept(body, made)
+        changed = {"metadata": {"labels": {"by": "other"}}}
+        seen = await site.kube.patch(site.kinds[body["kind"]], site.name, changed, "default")
+        assert (views.revision(seen) == views.revision(made)) == (body["kind"] != "Service")
 
 
 def assert_kept(sent: Any, got: Any) -> None:

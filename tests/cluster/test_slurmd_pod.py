@@ -194,8 +194,8 @@ def test_a_template_adds_volumes_mounts_environment_containers_and_labels() -> N
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [
-        ({"containers": []}, "containers is not read; a slurmd template has metadata and spec here"),
-        ({"metadata": {"name": "x"}}, "metadata.name is not read; a slurmd template has labels and annotations here"),
+        ({"containers": []}, "containers is not read; a template has metadata and spec here"),
+        ({"metadata": {"name": "x"}}, "metadata.name is not read; a template has labels and annotations here"),
         ({"spec": []}, "spec must be an object"),
         ({"spec": {"nodeName": "n"}}, "spec.nodeName is not for templates, Tidegate decides it; leave it out"),
         ({"spec": {"containers": [{"image": "i"}]}}, "spec.containers must be a list whose entries each have `name`"),

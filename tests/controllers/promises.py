@@ -9,12 +9,17 @@ from tests.controllers.site import Site
 from tidegate.api import NodeLoan
 from tidegate.api.names import CLAIM_LABEL, claim_of_fence
 from tidegate.cluster import views
-from tidegate.cluster.kinds import NODE_LOANS, NODES
+from tidegate.cluster.kinds import DEPLOYMENTS, NODE_LOANS, NODES
 from tidegate.sharing.budgets import released_at
 from tidegate.sharing.index import created, extra_of
 from tidegate.sharing.needs import is_automatic
 
 GPU = "nvidia.com/gpu"
+THEIRS = {
+    "metadata": {"name": "theirs"},
+    "spec": {"replicas": 0, "template": {"metadata": {}, "spec": {"containers": [{"name": "theirs"}]}}},
+}
+"""A Deployment that somebody made."""
 
 
 class Promises:
@@ -26,6 +31,8 @@ class Promises:
         self._fences: dict[str, str | None] = {name: node.fence for name, node in site.nodes().items()}
         self._recalled_for: dict[str, str] = {}
         self._reported: set[int] = set()
+        self._deployments = site.kube.resource_version
+        self._replicas = -1
 
     def check(self) -> None:
         """All promises that can be seen at one moment."""
@@ -37,6 +44,8 @@ class Promises:
         self._the_protected_keep_their_nodes()
         self._no_job_lost()
         self._foreign_drains_stay()
+        self._services_stay_within_their_bounds()
+        self._what_others_made_stays()
 
     def _one_owner(self) -> None:
         """Promise 1: open to Slurm jobs and open to GPU pods never go together."""
@@ -146,3 +155,26 @@ class Promises:
             assert record is not None, f"6: the record of {name}, which an admin drained, is gone"
             assert record.drained, f"6: the admin's drain of {name} is gone"
             assert record.reason == reason, f"6: the admin's reason on {name} became {record.reason}"
+
+    def meddled(self, replicas: int) -> None:
+        """Not an operator said how many replicas there shall be."""
+        self._replicas = replicas
+
+    def _services_stay_within_their_bounds(self) -> None:
+        """No operator, however stale, tells a Deployment to have more or fewer replicas than the service may have."""
+        services = self._site.services()
+        for change in self._site.kube.changes_since(self._deployments):
+            self._deployments = str(change.resource_version)
+            name = change.object["metadata"]["name"]
+            if change.kind != DEPLOYMENTS or change.type == "DELETED" or name != "chat":
+                continue
+            before, self._replicas = self._replicas, change.object["spec"]["replicas"]
+            if self._replicas != before and name in services:
+                spec = services[name].spec
+                fine = spec.min_replicas <= self._replicas <= spec.max_replicas
+                assert fine, f"{name} was told to have {self._replicas} replicas"
+
+    def _what_others_made_stays(self) -> None:
+        """Promise 6: a Deployment of the same name that somebody else made is not touched."""
+        theirs = [d for d in self._site.run(self._site.kube.list(DEPLOYMENTS)) if d["metadata"]["name"] == "theirs"]
+        assert [d["spec"] for d in theirs] == [THEIRS["spec"]], "6: somebody else's Deployment was changed"

@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+from tests.fakes.deployments import control
 from tests.fakes.kube import FakeKube
 from tests.fakes.slurm import FakeSlurm
-from tidegate.api import BatchPool, CapacityClaim, NodeLoan
+from tidegate.api import BatchPool, CapacityClaim, InferenceService, NodeLoan
 from tidegate.api.names import API_VERSION, CLAIM_LABEL
 from tidegate.cluster import views
 from tidegate.cluster.client import Json
@@ -23,6 +24,7 @@ from tidegate.cluster.kinds import (
     BATCH_POOLS,
     CAPACITY_CLAIMS,
     DEPLOYMENTS,
+    INFERENCE_SERVICES,
     NAMESPACES,
     NODE_LOANS,
     NODES,
@@ -35,7 +37,7 @@ from tidegate.cluster.kinds import (
 from tidegate.controllers.appliers import apply
 from tidegate.controllers.hands import Hands
 from tidegate.controllers.owners import Owners
-from tidegate.controllers.world import WATCHED, World
+from tidegate.controllers.world import SELECTORS, WATCHED, World
 from tidegate.sharing.commands import Command, RecallLoan
 from tidegate.sharing.decide import decide
 from tidegate.sharing.idleness import track_idle
@@ -46,6 +48,7 @@ from tidegate.slurm.errors import Unreachable as SlurmUnreachable
 
 NAMESPACE = "tidegate-system"
 USERS = "team"
+IMAGE = "tidegate:test"
 GPU = "nvidia.com/gpu"
 T = TypeVar("T")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -119,14 +122,14 @@ class Operator:
 
     def start(self) -> None:
         """A fresh process: everything is listed anew, nothing is remembered."""
-        self.world = World()
+        self.world = World(IMAGE)
         self.slurm = SlurmState()
         self.idle_since: dict[str, datetime] = {}
         self.waiting_since: dict[str, datetime] = {}
         self.owners = Owners(self.hands.kube, self._site.now)
         self.position = self._site.kube.resource_version
         for kind in WATCHED:
-            for raw in self._site.run(self._site.kube.list(kind)):
+            for raw in self._site.run(self._site.kube.list(kind, label_selector=SELECTORS.get(kind, ""))):
                 self.world.put(kind, raw)
 
     def read_watch(self, count: int | None = None) -> None:
@@ -134,7 +137,9 @@ class Operator:
         changes = self._site.kube.changes_since(self.position)
         for change in changes[: len(changes) if count is None else count]:
             if change.kind in WATCHED:
-                if change.type == "DELETED":
+                labels = change.object["metadata"].get("labels") or {}
+                unlabelled = change.kind in SELECTORS and SELECTORS[change.kind] not in labels
+                if change.type == "DELETED" or unlabelled:
                     self.world.drop(change.kind, change.object)
                 else:
                     self.world.put(change.kind, change.object)
@@ -181,6 +186,9 @@ class Operator:
             namespace=NAMESPACE,
             clock=self._site.now,
             remember=self.world.put,
+            applied=self.world.applied,
+            refused=self.world.refused,
+            gate_image=IMAGE,
             may_act=lambda: True,
         )
 
@@ -259,8 +267,9 @@ class Site:
         return created
 
     def turn(self) -> None:
-        """One turn of kube-scheduler, all kubelets, the garbage collector, slurmds and Slurm."""
+        """One turn of Kubernetes' controllers, its scheduler and all kubelets, of slurmds and Slurm."""
         self.kube.collect_garbage()
+        self.run(control(self.kube))
         self.kube.schedule()
         for name in self.nodes():
             self.kube.kubelet(name)
@@ -414,6 +423,16 @@ class Site:
             "spec": {"poolName": "batch", "priorityClassName": priority_class, **given},
         }
         return self.make(CAPACITY_CLAIMS, body, USERS)
+
+    def service(self, name: str, **spec: Any) -> Json:
+        """An InferenceService whose replicas take whole nodes."""
+        given = {"server": {"image": "server:1"}, "gpusPerReplica": 2, "maxReplicas": 3, **spec}
+        return self.make(INFERENCE_SERVICES, {"metadata": {"name": name}, "spec": given}, USERS)
+
+    def services(self) -> dict[str, InferenceService]:
+        """The InferenceServices as they are."""
+        listed = self.run(self.kube.list(INFERENCE_SERVICES))
+        return {raw["metadata"]["name"]: views.resource(InferenceService, raw) for raw in listed}
 
     def settle(self, operator: Operator, turns: int = 60, seconds: float = 1.0) -> None:
         """Let a healthy operator and the world take turns."""

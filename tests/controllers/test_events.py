@@ -29,7 +29,17 @@ class Site:
     def __init__(self) -> None:
         self.now = MOMENT
         self.kube = FakeKube(self.clock)
-        self.hands = Hands(self.kube, no_slurm, "tidegate", self.clock, lambda kind, body: None, lambda: True)
+        self.hands = Hands(
+            self.kube,
+            no_slurm,
+            "tidegate",
+            self.clock,
+            remember=lambda kind, body: None,
+            applied=lambda kind, body: None,
+            refused=lambda service, words, moment: None,
+            gate_image="",
+            may_act=lambda: True,
+        )
 
     def clock(self) -> datetime:
         self.now += timedelta(microseconds=1)

@@ -14,11 +14,21 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.controllers.promises import Promises
+from tests.controllers.promises import THEIRS, Promises
 from tests.controllers.site import USERS, Operator, Site
-from tidegate.api.names import AUTOMATIC_LABEL, RELEASED_ANNOTATION
+from tidegate.api.names import AUTOMATIC_LABEL, RELEASED_ANNOTATION, SERVICE_LABEL
 from tidegate.api.resource import rfc3339
-from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NAMESPACES, NODE_LOANS, NODES, PODS
+from tidegate.cluster.kinds import (
+    BATCH_POOLS,
+    CAPACITY_CLAIMS,
+    DEPLOYMENTS,
+    INFERENCE_SERVICES,
+    NAMESPACES,
+    NODE_LOANS,
+    NODES,
+    PODS,
+)
+from tidegate.sharing.inference import wanted_replicas
 
 STEPS = 80
 
@@ -83,6 +93,8 @@ class TwoOperators(RuleBasedStateMachine):
         recall = {"nonRequeueableJobs": other, "victimPolicy": victims, "protection": protection}
         self.patch_pool({"priority": priority, "lending": lending, "recall": recall})
         self.operators = [Operator(self.site), Operator(self.site)]
+        # A service of the same name has to live without a Deployment.
+        self.site.make(DEPLOYMENTS, THEIRS, USERS)
         self.promises = Promises(self.site)
         self.counter = 0
         # Half of the examples start with nodes in Slurm, where most of the interesting trouble is.
@@ -212,6 +224,33 @@ class TwoOperators(RuleBasedStateMachine):
         if claims:
             self.site.run(self.site.kube.delete(CAPACITY_CLAIMS, data.draw(st.sampled_from(claims)), USERS))
 
+    @rule(
+        name=st.sampled_from(["chat", "theirs"]),
+        replicas=st.integers(0, 9),
+        warm=st.integers(0, 2),
+        there=st.booleans(),
+    )
+    def somebody_serves_a_model(self, name: str, replicas: int, warm: int, there: bool) -> None:
+        """Make a service, scale it, keep room for it, or delete it."""
+        spec = {"replicas": replicas, "warmReplicas": warm, "poolName": "batch", "priorityClassName": "inference"}
+        if name not in self.site.services():
+            self.site.service(name, **spec)
+        elif there:
+            self.site.run(self.site.kube.patch(INFERENCE_SERVICES, name, {"spec": spec}, USERS))
+        else:
+            self.site.run(self.site.kube.delete(INFERENCE_SERVICES, name, USERS))
+
+    @rule(change=st.sampled_from([{"spec": {"replicas": 9}}, {"metadata": {"labels": None}}, None]))
+    def somebody_meddles_with_what_was_made(self, change: dict[str, Any] | None) -> None:
+        kube = self.site.kube
+        if not any(one["metadata"]["name"] == "chat" for one in self.site.run(kube.list(DEPLOYMENTS, USERS))):
+            return
+        if change is None:
+            self.site.run(kube.delete(DEPLOYMENTS, "chat", USERS))
+        else:
+            made = self.site.run(kube.patch(DEPLOYMENTS, "chat", change, USERS))
+            self.promises.meddled(made["spec"]["replicas"])
+
     @rule(data=st.data())
     def a_loan_is_deleted(self, data: st.DataObject) -> None:
         loans = sorted(loan.metadata.name for loan in self.site.loans() if not loan.is_over)
@@ -274,6 +313,11 @@ class TwoOperators(RuleBasedStateMachine):
             site.run(site.kube.patch(NODES, name, {"spec": {"unschedulable": None}}))
         for name in list(site.foreign_drains):
             site.resume_by_admin(name)
+        self.services_come_to_rest()
+        for name in site.services():
+            site.run(site.kube.delete(INFERENCE_SERVICES, name, USERS))
+        while site.kube.collect_garbage():
+            pass
         for pod in site.pods():
             if pod.namespace == USERS:
                 site.run(site.kube.delete(PODS, pod.name, USERS, grace_seconds=0))
@@ -290,6 +334,17 @@ class TwoOperators(RuleBasedStateMachine):
             if self.is_quiet():
                 return
         raise AssertionError(f"5: not at rest: {self.unrest()}")
+
+    def services_come_to_rest(self) -> None:
+        """Whatever was meddled with, what was made is as the service says again."""
+        site = self.site
+        for operator in self.operators:
+            site.settle(operator, turns=3)
+        made = {one["metadata"]["name"]: one for one in site.run(site.kube.list(DEPLOYMENTS, USERS))}
+        for name, service in site.services().items():
+            if name != "theirs":
+                assert made[name]["spec"]["replicas"] == wanted_replicas(service), f"5: {name} is not scaled"
+                assert made[name]["metadata"]["labels"][SERVICE_LABEL] == name, f"5: {name} lost its label"
 
     def unrest(self) -> str:
         site = self.site

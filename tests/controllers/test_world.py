@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.sharing.build import NOW, ago, slurm
-from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, NODES, PODS, PRIORITY_CLASSES
+from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, DEPLOYMENTS, NODE_LOANS, NODES, PODS, PRIORITY_CLASSES
 from tidegate.controllers.world import World
+from tidegate.sharing.snapshot import Part
 
 Json = dict[str, Any]
 
@@ -78,6 +79,37 @@ def test_what_was_deleted_is_gone_and_late_answers_do_not_bring_it_back() -> Non
     assert world.all(NODES) == {}
     assert not world.put(NODES, raw_node(version=9))
     assert world.all(NODES) == {}
+
+
+def test_what_only_lost_the_label_by_which_it_is_watched_comes_back_with_it() -> None:
+    world = World()
+    world.put(DEPLOYMENTS, raw_part(version=3))
+    world.drop(DEPLOYMENTS, raw_part(version=4))
+    assert not world.put(DEPLOYMENTS, raw_part(version=4))
+    assert world.put(DEPLOYMENTS, raw_part(version=5))
+
+
+def test_a_part_is_as_applied_until_somebody_changes_it() -> None:
+    world = World()
+    world.put(DEPLOYMENTS, raw_part(version=3))
+    assert not part_of(world).as_applied
+    # The answer to an apply that changed nothing has the version that is known.
+    world.applied(DEPLOYMENTS, raw_part(version=3))
+    assert part_of(world).as_applied
+    world.put(DEPLOYMENTS, raw_part(version=4))
+    assert part_of(world).as_applied, "its status changed, not what it shall be"
+    world.put(DEPLOYMENTS, raw_part(version=5, generation=2))
+    assert not part_of(world).as_applied
+
+
+def raw_part(version: int, generation: int = 1) -> Json:
+    owner = {"apiVersion": "v1", "kind": "InferenceService", "name": "chat", "uid": "uid-chat", "controller": True}
+    metadata = {"name": "chat", "namespace": "team", "uid": "uid-d", "resourceVersion": str(version)}
+    return {"metadata": {**metadata, "generation": generation, "ownerReferences": [owner]}, "spec": {}, "status": {}}
+
+
+def part_of(world: World) -> Part:
+    return world.snapshot({}, {}).parts["Deployment team/chat"]
 
 
 def test_a_new_object_of_the_old_name_is_another() -> None:

@@ -15,12 +15,16 @@ import pydantic
 
 from tests.fakes.placement import obstacle, selected, short_of
 from tests.fakes.selectors import field_tests, label_tests
-from tidegate.api import BatchPool, CapacityClaim, NodeLoan, SlurmCluster
+from tests.fakes.server_side import applied
+from tidegate.api import BatchPool, CapacityClaim, InferenceService, NodeLoan, SlurmCluster
 from tidegate.cluster import errors
 from tidegate.cluster.client import Json, Objects
 from tidegate.cluster.kinds import (
     BATCH_POOLS,
     CAPACITY_CLAIMS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    INFERENCE_SERVICES,
     NODE_LOANS,
     NODES,
     PODS,
@@ -29,16 +33,17 @@ from tidegate.cluster.kinds import (
     Kind,
 )
 
-_MODELS: dict[Kind, type[BatchPool | CapacityClaim | NodeLoan | SlurmCluster]] = {
+_MODELS: dict[Kind, type[BatchPool | CapacityClaim | InferenceService | NodeLoan | SlurmCluster]] = {
     BATCH_POOLS: BatchPool,
     CAPACITY_CLAIMS: CapacityClaim,
+    INFERENCE_SERVICES: InferenceService,
     NODE_LOANS: NodeLoan,
     SLURM_CLUSTERS: SlurmCluster,
 }
-_WITH_STATUS = {*_MODELS, NODES, PODS}
-_WITH_GENERATION = {*_MODELS, PODS}
+_WITH_STATUS = {*_MODELS, NODES, PODS, DEPLOYMENTS, DISRUPTION_BUDGETS}
+_WITH_GENERATION = {*_MODELS, PODS, DEPLOYMENTS, DISRUPTION_BUDGETS}
 _SYSTEM_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
-Verb = Literal["get", "list", "create", "patch", "delete"]
+Verb = Literal["get", "list", "create", "patch", "apply", "delete"]
 Key = tuple[Kind, str, str]
 T = TypeVar("T")
 
@@ -73,6 +78,7 @@ class FakeKube:
         self._uids = 0
         self._faults: list[Fault] = []
         self._dead: set[str] = set()
+        self._applied: dict[str, Json] = {}
         self.changes: list[Change] = []
 
     # --- KubeApi
@@ -134,7 +140,22 @@ class FakeKube:
             raise errors.refused(409, "Conflict", "another resourceVersion", "patch", kind, name, namespace)
         if subresource not in ("", "status") or (subresource and kind not in _WITH_STATUS):
             raise errors.refused(404, "NotFound", "no such subresource", "patch", kind, name, namespace, subresource)
-        new = _merged(old, body)
+        return _answer(self._change(kind, old, _merged(old, body), subresource), fault)
+
+    async def apply(self, kind: Kind, body: Json, namespace: str = "") -> Json:
+        fault = self._fault("apply", kind)
+        old = self._objects.get((kind, namespace, body["metadata"]["name"]))
+        if old is None:
+            made = await self.create(kind, body, namespace)
+        else:
+            before = self._applied.get(old["metadata"]["uid"])
+            made = self._change(kind, old, applied(_copy(old), before, _copy(body)))
+        self._applied[made["metadata"]["uid"]] = _copy(body)
+        return _answer(made, fault)
+
+    def _change(self, kind: Kind, old: Json, new: Json, subresource: str = "") -> Json:
+        """Write the new version of an object as far as the request may, and return it."""
+        name, namespace = old["metadata"]["name"], old["metadata"].get("namespace", "")
         if subresource == "status":
             new = {**_copy(old), "status": new.get("status")}
         elif kind in _WITH_STATUS:
@@ -148,13 +169,17 @@ class FakeKube:
                 new["metadata"].pop(field, None)
         self._check(kind, new, "patch", old)
         if new == old:
-            return _answer(_copy(old), fault)
-        if kind in _WITH_GENERATION and new.get("spec") != old.get("spec"):
+            unchanged: Json = _copy(old)
+            return unchanged
+        # Deployments count another annotation as another generation, too.
+        said = ("spec", "annotations") if kind == DEPLOYMENTS else ("spec",)
+        if kind in _WITH_GENERATION and any(_said(new, what) != _said(old, what) for what in said):
             new["metadata"]["generation"] += 1
         self._objects[kind, namespace, name] = new
         if not self._vanish_if_done(kind, new):
             self._tell("MODIFIED", kind, new)
-        return _answer(_copy(new), fault)
+        changed: Json = _copy(new)
+        return changed
 
     async def delete(
         self, kind: Kind, name: str, namespace: str = "", uid: str = "", grace_seconds: int | None = None
@@ -411,6 +436,10 @@ class FakeKube:
     def _pods(self) -> Objects:
         """Pods, the oldest first."""
         return [obj for key, obj in self._objects.items() if key[0] == PODS]
+
+
+def _said(obj: Json, what: str) -> Any:
+    return obj.get(what) if what == "spec" else obj["metadata"].get(what)
 
 
 def _merged(old: Any, patch: Any) -> Any:

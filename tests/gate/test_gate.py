@@ -52,12 +52,25 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(question: Question = QUESTION, drain_seconds: float = 5, settle: float = 0.0) -> AsyncIterator[Scene]:
+async def scene(
+    question: Question = QUESTION, drain_seconds: float = 5, settle: float = 0.0, connection_seconds: float = 60
+) -> AsyncIterator[Scene]:
     model = ModelServer()
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(ClientSession())
         await stack.enter_async_context(model.serve())
-        settings = Settings(model.url, "secret", drain_seconds, 0, 0, question, settle, 0.1, "127.0.0.1")
+        settings = Settings(
+            model.url,
+            "secret",
+            drain_seconds,
+            port=0,
+            control_port=0,
+            question=question,
+            settle_seconds=settle,
+            quiet_seconds=0.1,
+            connection_seconds=connection_seconds,
+            host="127.0.0.1",
+        )
         public, control = await stack.enter_async_context(gate(settings))
         yield Scene(model, client, f"http://127.0.0.1:{public}", f"http://127.0.0.1:{control}")
         model.go_on.set()
@@ -118,6 +131,14 @@ async def test_parts_of_a_stream_come_as_they_are_made() -> None:
             assert await answer.content.read() == b"data: two\n\n"
         await until(lambda: s.metric('tidegate_gate_requests_total{code="200"}'))
         assert await s.metric("tidegate_gate_in_flight_requests") == 0
+
+
+async def test_a_client_that_keeps_its_connection_is_told_to_take_another_after_a_while() -> None:
+    async with scene() as s, s.client.post(f"{s.public}/v1/completions", data="{}") as answer:
+        assert answer.headers.get("Connection") is None
+    async with scene(connection_seconds=0) as s, s.client.post(f"{s.public}/v1/completions", data="{}") as answer:
+        assert answer.status == 200
+        assert answer.headers.get("Connection") == "close"
 
 
 async def test_a_client_that_goes_away_ends_its_request_at_the_model() -> None:

@@ -14,6 +14,7 @@ from tidegate.api import (
     CapacityClaimStatus,
     ClaimReference,
     Condition,
+    InferenceService,
     JobPriority,
     LoanReturn,
     Metadata,
@@ -32,7 +33,9 @@ from tidegate.sharing.index import Index, extra_of
 from tidegate.sharing.snapshot import (
     Node,
     Owner,
+    Part,
     Pod,
+    Refusal,
     SlurmJob,
     SlurmNode,
     SlurmState,
@@ -435,7 +438,7 @@ def cluster(
 
 
 def snapshot(
-    *things: Node | Pod | BatchPool | NodeLoan | CapacityClaim | SlurmCluster | SlurmState,
+    *things: Node | Pod | BatchPool | NodeLoan | CapacityClaim | InferenceService | SlurmCluster | SlurmState,
     idle_since: Mapping[str, datetime] | None = None,
     priority_classes: Mapping[str, int] | None = None,
     default_priority_class: str = "",
@@ -443,6 +446,10 @@ def snapshot(
     namespaces: Mapping[str, Mapping[str, str]] | None = None,
     waiting_since: Mapping[str, datetime] | None = None,
     owners: Mapping[str, tuple[Owner, ...]] | None = None,
+    parts: Mapping[str, Part] | None = None,
+    service_problems: Mapping[str, str] | None = None,
+    refusals: Mapping[str, Refusal] | None = None,
+    gate_image: str = "tidegate:1",
 ) -> Snapshot:
     """A world of these things; beside them one pool, one SlurmCluster and a Slurm that answers. Nodes idle for long.
 
@@ -468,6 +475,11 @@ def snapshot(
         owners={pod.owner.uid: () for pod in pods} if owners is None else owners,
         idle_since=dict.fromkeys(nodes, ago(10_000)) if idle_since is None else idle_since,
         template_problems=template_problems or {},
+        services=tuple(thing for thing in things if isinstance(thing, InferenceService)),
+        parts=parts or {},
+        service_problems=service_problems or {},
+        refusals=refusals or {},
+        gate_image=gate_image,
     )
 
 

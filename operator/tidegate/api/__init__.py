@@ -16,6 +16,14 @@ from tidegate.api.batch_pool import (
     VictimPolicy,
 )
 from tidegate.api.capacity_claim import CapacityClaim, CapacityClaimSpec, CapacityClaimStatus, HolderReference
+from tidegate.api.inference_service import (
+    InferenceService,
+    InferenceServiceSpec,
+    InferenceServiceStatus,
+    ModelSource,
+    Preset,
+    Server,
+)
 from tidegate.api.lending import KubernetesSide, Lending, OpenWindow, Window
 from tidegate.api.node_loan import (
     LEND_STEPS,
@@ -48,6 +56,9 @@ __all__ = [
     "ClaimReference",
     "Condition",
     "HolderReference",
+    "InferenceService",
+    "InferenceServiceSpec",
+    "InferenceServiceStatus",
     "JobPriority",
     "KubernetesSide",
     "Ladder",
@@ -56,17 +67,20 @@ __all__ = [
     "LoanReturn",
     "Metadata",
     "Model",
+    "ModelSource",
     "NodeCounts",
     "NodeLoan",
     "NodeLoanSpec",
     "NodeLoanStatus",
     "OpenWindow",
     "OwnerReference",
+    "Preset",
     "Protection",
     "Quarantine",
     "Quota",
     "Recall",
     "RecallClass",
+    "Server",
     "SlurmCluster",
     "SlurmClusterSpec",
     "SlurmClusterStatus",

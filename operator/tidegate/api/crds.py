@@ -14,6 +14,7 @@ import yaml
 
 from tidegate.api.batch_pool import BatchPool
 from tidegate.api.capacity_claim import CapacityClaim
+from tidegate.api.inference_service import InferenceService
 from tidegate.api.names import GROUP, VERSION
 from tidegate.api.node_loan import NodeLoan
 from tidegate.api.resource import Model
@@ -45,6 +46,8 @@ class Resource:
     short_name: str
     scope: Literal["Cluster", "Namespaced"]
     columns: tuple[Column, ...]
+    scales: bool = False
+    """Whether autoscalers may drive it: `spec.replicas`, `status.replicas` and `status.selector` are theirs."""
 
 
 def _condition(type_: str, field: str) -> str:
@@ -125,8 +128,26 @@ RESOURCES = (
             _AGE,
         ),
     ),
+    Resource(
+        InferenceService,
+        "inferenceservices",
+        "tisvc",
+        "Namespaced",
+        (
+            Column("Wanted", ".spec.replicas", "integer"),
+            Column("Replicas", ".status.replicas", "integer"),
+            Column("Ready", ".status.readyReplicas", "integer"),
+            Column("Min", ".spec.minReplicas", "integer"),
+            Column("Max", ".spec.maxReplicas", "integer"),
+            Column("Available", _condition("Available", "status")),
+            Column("Progressing", _condition("Progressing", "reason")),
+            Column("Message", _condition("Progressing", "message"), wide=True),
+            _AGE,
+        ),
+        scales=True,
+    ),
 )
-"""Short names keep clear of those that Cluster API (cc) and KubeBlocks (bp) use."""
+"""Short names keep clear of those that Cluster API (cc), KubeBlocks (bp) and KServe (isvc) use."""
 
 
 class _Plain(yaml.SafeDumper):
@@ -175,13 +196,20 @@ def definition(resource: Resource) -> Schema:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}, **({"scale": _SCALE} if resource.scales else {})},
                     "additionalPrinterColumns": [column.to_json() for column in resource.columns],
                     "schema": {"openAPIV3Schema": schema_of(resource.model)},
                 }
             ],
         },
     }
+
+
+_SCALE = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".status.selector",
+}
 
 
 def schema_of(model: type[Model]) -> Schema:

@@ -114,6 +114,9 @@ def operator(
         int, typer.Option(min=1, max=65535, metavar="PORT", help="Serves /healthz and /readyz.")
     ] = 8080,
     metrics_port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="Serves /metrics.")] = 9090,
+    image: Annotated[
+        str, typer.Option(envvar="TIDEGATE_IMAGE", metavar="IMAGE", help="Of Tidegate; InferenceServices need it.")
+    ] = "",
     log_level: Annotated[Level, typer.Option(help="The least important records of Tidegate that are logged.")] = (
         Level.info
     ),
@@ -128,7 +131,7 @@ def operator(
         from tidegate.controllers import shell
 
         log_lines(log_level.value)
-        await until_told(shell.run(kubeconfig, namespace, probe_port, metrics_port))
+        await until_told(shell.run(kubeconfig, namespace, probe_port, metrics_port, image))
 
     _run(run())
 

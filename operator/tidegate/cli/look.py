@@ -12,7 +12,7 @@ from tidegate.cluster.client import KubeApi
 from tidegate.cluster.errors import NotFound
 from tidegate.cluster.kinds import CAPACITY_CLAIMS, PODS
 from tidegate.controllers.owners import Owners
-from tidegate.controllers.world import WATCHED, World
+from tidegate.controllers.world import SELECTORS, WATCHED, World
 from tidegate.sharing.index import Index
 from tidegate.sharing.waiting import is_stuck
 
@@ -33,7 +33,7 @@ async def see(kube: KubeApi, now: datetime) -> Index:
     world = World()
     try:
         for kind in WATCHED:
-            for item in await kube.list(kind):
+            for item in await kube.list(kind, label_selector=SELECTORS.get(kind, "")):
                 world.put(kind, item)
         claimed = {claim.metadata.namespace for claim in world.all(CAPACITY_CLAIMS).values()}
         pods = [p for p in world.all(PODS).values() if p.gpus and (p.namespace in claimed or is_stuck(p))]

@@ -25,6 +25,9 @@ Json = dict[str, Any]
 """An object of Kubernetes, as the API server writes it."""
 Objects = list[Json]
 
+FIELD_MANAGER = "tidegate"
+"""Under this name the API server keeps which fields of an applied object are ours."""
+
 _METHODS = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "delete": "DELETE"}
 _CHUNK = 500
 _TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=5)
@@ -53,6 +56,12 @@ class KubeApi(Protocol):
         With `metadata.resourceVersion` in the body, raises `Conflict` unless that is still the object's version.
         Without `subresource="status"` the status stays as it is, with it everything else does.
         Raises `NotFound`, `Invalid`.
+        """
+
+    async def apply(self, kind: Kind, body: Json, namespace: str = "") -> Json:
+        """Make the object, or change it so that all that `body` says is so (server-side apply, by force).
+
+        What an earlier `apply` said and `body` does not say is taken back; what others said stays. Raises `Invalid`.
         """
 
     async def delete(
@@ -129,6 +138,11 @@ class KubeClient:
     async def patch(self, kind: Kind, name: str, body: Json, namespace: str = "", subresource: str = "") -> Json:
         return await self._request("patch", kind, name, namespace, subresource=subresource, body=body)
 
+    async def apply(self, kind: Kind, body: Json, namespace: str = "") -> Json:
+        whole = {"apiVersion": kind.api_version, "kind": kind.kind, **body}
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return await self._request("patch", kind, body["metadata"]["name"], namespace, query=query, body=whole)
+
     async def delete(
         self, kind: Kind, name: str, namespace: str = "", uid: str = "", grace_seconds: int | None = None
     ) -> None:
@@ -203,7 +217,8 @@ class KubeClient:
     async def _once(self, verb: str, path: str, query: dict[str, str], body: Json | None) -> Json:
         headers = {"Accept": "application/json"}
         if verb == "patch":
-            headers["Content-Type"] = "application/merge-patch+json"
+            how = "apply-patch+yaml" if "fieldManager" in query else "merge-patch+json"
+            headers["Content-Type"] = f"application/{how}"
         request = await self._api.param_serialize(
             _METHODS[verb],
             path,

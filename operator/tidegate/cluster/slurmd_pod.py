@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from tidegate.api import BatchPool, Metadata, NodeLoan, NodeLoanSpec, SlurmCluster, SlurmClusterSpec
 from tidegate.api.names import FENCE_TAINT, LOAN_LABEL, POOL_LABEL
+from tidegate.cluster.pod_template import PodTemplate
 
 PRIORITY_CLASS = "tidegate-slurmd"
 CONTAINER = "slurmd"
 
-# Lists whose entries are told apart by a field, as Kubernetes itself merges them.
-_MERGE_KEYS = {"containers": "name", "volumes": "name", "volumeMounts": "mountPath"}
 # Where a pod goes and what it takes decides who owns the node, so that a template has no say in it.
 _NOT_FOR_TEMPLATES = (
     "nodeName",
@@ -54,10 +52,15 @@ def slurmd_pod(
     `cpus` and `memory_mib` are what pods that stay have left of the node. Raises `ValueError` with the sentence of
     `template_problem`.
     """
-    _check(pool)
-    ours = _pod(loan, pool, cluster, cpus, memory_mib, namespace)
-    whole: Json = _laid_over(pool.spec.slurmd.template, ours, pool, "")
-    return whole
+    if len(pool.metadata.name) > 63:
+        words = "its name labels pods and may have 63 characters; make it anew, shorter."
+        raise ValueError(f"BatchPool {pool.metadata.name}: {words}")
+    template = PodTemplate(
+        f"BatchPool {pool.metadata.name}", "spec.slurmd.template", pool.spec.slurmd.template, CONTAINER
+    )
+    template.check(_NOT_FOR_TEMPLATES)
+    _leave_the_node_to_slurmd(template)
+    return template.under(_pod(loan, pool, cluster, cpus, memory_mib, namespace))
 
 
 def template_problem(pool: BatchPool) -> str | None:
@@ -69,27 +72,13 @@ def template_problem(pool: BatchPool) -> str | None:
     return None
 
 
-def _check(pool: BatchPool) -> None:
-    name, template = pool.metadata.name, pool.spec.slurmd.template
-    if len(name) > 63:
-        raise ValueError(f"BatchPool {name}: its name labels pods and may have 63 characters; make it anew, shorter.")
-    _only(pool, template, "", ("metadata", "spec"))
-    _only(pool, template.get("metadata", {}), "metadata", ("labels", "annotations"))
-    spec = template.get("spec", {})
-    _need(pool, isinstance(spec, dict), "spec", "must be an object")
-    for field in _NOT_FOR_TEMPLATES:
-        _need(pool, field not in spec, f"spec.{field}", "is not for templates, Tidegate decides it; leave it out")
-    for field, key in (("containers", "name"), ("initContainers", "name"), ("volumes", "name")):
-        _need_keys(pool, spec.get(field, []), f"spec.{field}", key)
-    for container in spec.get("containers", []):
-        if container["name"] == CONTAINER:
-            _need_keys(pool, container.get("volumeMounts", []), "spec.containers[slurmd].volumeMounts", "mountPath")
+def _leave_the_node_to_slurmd(template: PodTemplate) -> None:
     for field in ("containers", "initContainers"):
-        for container in spec.get(field, []):
+        for container in template.given.get("spec", {}).get(field, []):
             stays = field == "containers" or container.get("restartPolicy") == "Always"
             where = f"spec.{field}[{container['name']}].resources"
             problem = "is not for templates: slurmd takes all of the node; leave it out"
-            _need(pool, not (stays and "resources" in container), where, problem)
+            template.need(not (stays and "resources" in container), where, problem)
 
 
 def _pod(loan: NodeLoan, pool: BatchPool, cluster: SlurmCluster, cpus: int, memory_mib: int, namespace: str) -> Json:
@@ -180,39 +169,3 @@ def _only_node(loan: NodeLoan) -> Json:
             }
         ]
     }
-
-
-def _laid_over(under: Any, ours: Any, pool: BatchPool, path: str) -> Any:
-    """Ours, with what the template adds. The template may repeat what we say, but not contradict it."""
-    if isinstance(under, dict) and isinstance(ours, dict):
-        merged = dict(ours)
-        for key, value in under.items():
-            merged[key] = _laid_over(value, ours[key], pool, f"{path}.{key}") if key in ours else value
-        return merged
-    merge_key = _MERGE_KEYS.get(path.rpartition(".")[2])
-    if isinstance(under, list) and isinstance(ours, list) and merge_key:
-        theirs = {entry[merge_key]: entry for entry in under}
-        merged_entries = [
-            _laid_over(theirs.pop(entry[merge_key], {}), entry, pool, f"{path}[{entry[merge_key]}]") for entry in ours
-        ]
-        return [*merged_entries, *theirs.values()]
-    _need(pool, under == ours, path[1:], f"is Tidegate's own ({ours!r}); leave it out")
-    return ours
-
-
-def _only(pool: BatchPool, part: Any, path: str, known: tuple[str, ...]) -> None:
-    _need(pool, isinstance(part, dict), path, "must be an object")
-    for field in part:
-        where = f"{path}.{field}" if path else field
-        _need(pool, field in known, where, f"is not read; a slurmd template has {' and '.join(known)} here")
-
-
-def _need_keys(pool: BatchPool, entries: Any, path: str, key: str) -> None:
-    fine = isinstance(entries, list) and all(isinstance(entry, Mapping) and entry.get(key) for entry in entries)
-    _need(pool, fine, path, f"must be a list whose entries each have `{key}`")
-
-
-def _need(pool: BatchPool, fine: bool, path: str, problem: str) -> None:
-    if not fine:
-        where = f"spec.slurmd.template.{path}" if path else "spec.slurmd.template"
-        raise ValueError(f"BatchPool {pool.metadata.name}: {where} {problem}.")

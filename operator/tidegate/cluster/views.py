@@ -16,8 +16,8 @@ import pydantic
 from kubernetes.utils import parse_quantity
 
 from tidegate.api import Model
-from tidegate.api.names import GROUP, LOAN_LABEL
-from tidegate.sharing.snapshot import Node, Owner, Pod, Taint, Toleration
+from tidegate.api.names import FINGERPRINT, GROUP, LOAN_LABEL
+from tidegate.sharing.snapshot import Node, Owner, Part, Pod, Taint, Toleration
 
 Json = Mapping[str, Any]
 Resource = TypeVar("Resource", bound=Model)
@@ -94,6 +94,33 @@ def controller(metadata: Json) -> Owner | None:
         if reference.get("controller"):
             return Owner(reference["apiVersion"], reference["kind"], reference["name"], reference["uid"])
     return None
+
+
+def part(raw: Json) -> Part | None:
+    """What was made for an InferenceService, or None when nothing controls it."""
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    owner = next((ref["uid"] for ref in metadata.get("ownerReferences") or () if ref.get("controller")), None)
+    if owner is None:
+        return None
+    refused = _condition(status, "ReplicaFailure")
+    return Part(
+        uid=metadata["uid"],
+        owner_uid=owner,
+        fingerprint=(metadata.get("annotations") or {}).get(FINGERPRINT, ""),
+        revision=revision(raw),
+        replicas=spec.get("replicas") or 0,
+        existing=status.get("replicas") or 0,
+        ready=status.get("readyReplicas") or 0,
+        updated=status.get("updatedReplicas") or 0,
+        settled=(status.get("observedGeneration") or 0) >= metadata.get("generation", 0),
+        problem=_cut(refused.get("message") or "") if refused.get("status") == "True" else "",
+    )
+
+
+def revision(raw: Json) -> str:
+    """Changes when somebody changes the object, and where the object counts generations not with its status."""
+    metadata = raw["metadata"]
+    return str(metadata.get("generation") or metadata["resourceVersion"])
 
 
 def resource(model: type[Resource], raw: Json) -> Resource:

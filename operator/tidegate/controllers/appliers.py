@@ -12,6 +12,7 @@ from tidegate.cluster.errors import Conflict, KubeError, NotFound
 from tidegate.controllers import metrics
 from tidegate.controllers import node_appliers as node
 from tidegate.controllers import record_appliers as record
+from tidegate.controllers import service_appliers as service
 from tidegate.controllers import slurm_appliers as slurm
 from tidegate.controllers.hands import Hands, NotYet
 from tidegate.sharing import commands as c
@@ -51,6 +52,8 @@ APPLIERS: dict[type[c.Command], Applier] = {
     c.WritePoolStatus: record.write_pool_status,
     c.GuardPool: record.guard_pool,
     c.WriteClusterStatus: record.write_cluster_status,
+    c.ApplyPart: service.apply_part,
+    c.WriteServiceStatus: service.write_service_status,
 }
 """Every step that Tidegate can take. Tests that kill the operator go through this table."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tidegate import __version__
-from tidegate.api import BatchPool, CapacityClaim, Model, NodeLoan, SlurmCluster
+from tidegate.api import BatchPool, CapacityClaim, InferenceService, Model, NodeLoan, SlurmCluster
 from tidegate.api.names import API_VERSION
 from tidegate.cluster.client import KubeClient
 from tidegate.cluster.errors import KubeError, NotFound
 
-_KINDS: tuple[type[Model], ...] = (SlurmCluster, BatchPool, NodeLoan, CapacityClaim)
+_KINDS: tuple[type[Model], ...] = (SlurmCluster, BatchPool, NodeLoan, CapacityClaim, InferenceService)
 
 
 class CrdsOutdatedError(KubeError):

@@ -6,7 +6,16 @@ import logging
 import zlib
 from datetime import datetime
 
-from tidegate.api import OVERDUE, BatchPool, BatchPoolStatus, CapacityClaim, Condition, NodeLoan, Status
+from tidegate.api import (
+    OVERDUE,
+    BatchPool,
+    BatchPoolStatus,
+    CapacityClaim,
+    Condition,
+    InferenceService,
+    NodeLoan,
+    Status,
+)
 from tidegate.api.names import API_VERSION
 from tidegate.cluster.client import Json
 from tidegate.cluster.errors import AlreadyExists, KubeError
@@ -78,6 +87,14 @@ async def tell_quarantine(pool: BatchPool, status: BatchPoolStatus, hands: Hands
 def _node(name: str) -> Json:
     # The kubelet uses the name as UID in its events on nodes, and `kubectl describe node` looks for that.
     return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
+
+
+async def tell_service(service: InferenceService, status: Status, hands: Hands) -> None:
+    """Events on the service for each condition that changed."""
+    meta = service.metadata
+    target = {"apiVersion": API_VERSION, "kind": "InferenceService", "namespace": meta.namespace, "name": meta.name}
+    for condition in _changed(service.status, status):
+        await post({**target, "uid": meta.uid}, condition, condition.message, hands)
 
 
 def _changed(old: Status, new: Status) -> list[Condition]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from tidegate.api import InferenceService
 from tidegate.cluster.client import Json, KubeApi
 from tidegate.cluster.kinds import Kind
 from tidegate.slurm.api import SlurmApi
@@ -27,5 +28,11 @@ class Hands:
     clock: Callable[[], datetime]
     remember: Callable[[Kind, Json], object]
     """Takes the answer to an own write, so that the next decision does not rest on an older watch event."""
+    applied: Callable[[Kind, Json], object]
+    """The same for an answer to `apply`, until somebody else changes that object."""
+    refused: Callable[[InferenceService, str, datetime], object]
+    """Takes what the API server said against what was made of a service, and when."""
+    gate_image: str
+    """What the gate of each replica of an InferenceService runs from."""
     may_act: Callable[[], bool]
     """Whether the Lease is ours, asked before each command."""

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tidegate.api import BatchPool, CapacityClaim, CapacityClaimStatus, NodeLoan, NodeLoanStatus, SlurmCluster, Status
+from tidegate.api import (
+    BatchPool,
+    CapacityClaim,
+    CapacityClaimStatus,
+    InferenceService,
+    NodeLoan,
+    NodeLoanStatus,
+    SlurmCluster,
+    Status,
+)
 from tidegate.api.names import API_VERSION, CLAIM_LABEL, POOL_LABEL, RETURN_FINALIZER, claim_fence
 from tidegate.cluster.client import Json
 from tidegate.cluster.errors import AlreadyExists, NotFound
@@ -58,7 +67,7 @@ async def write_loan_status(command: WriteLoanStatus, hands: Hands) -> None:
 
 async def write_loan(loan: NodeLoan, status: NodeLoanStatus, hands: Hands) -> None:
     """Write the status, if the loan is still as it was seen, then the events and metrics of what changed."""
-    await _write_status(NODE_LOANS, loan, status, hands)
+    await write_status(NODE_LOANS, loan, status, hands)
     metrics.observe_loan(loan, status)
     await tell_loan(loan, status, hands)
 
@@ -113,7 +122,7 @@ async def write_claim_status(command: WriteClaimStatus, hands: Hands) -> None:
     claim, status = command.claim, command.status
     if claim.spec.gang and status.started and claim.status.started is None:
         await _all_held(claim, status, hands)
-    await _write_status(CAPACITY_CLAIMS, command.claim, command.status, hands)
+    await write_status(CAPACITY_CLAIMS, command.claim, command.status, hands)
     metrics.observe_claim(command.claim, command.status)
     await tell_claim(command.claim, command.status, hands)
 
@@ -130,7 +139,7 @@ async def forget_claim(command: ForgetClaim, hands: Hands) -> None:
 
 
 async def write_pool_status(command: WritePoolStatus, hands: Hands) -> None:
-    await _write_status(BATCH_POOLS, command.pool, command.status, hands)
+    await write_status(BATCH_POOLS, command.pool, command.status, hands)
     await tell_quarantine(command.pool, command.status, hands)
 
 
@@ -142,10 +151,11 @@ async def guard_pool(command: GuardPool, hands: Hands) -> None:
 
 
 async def write_cluster_status(command: WriteClusterStatus, hands: Hands) -> None:
-    await _write_status(SLURM_CLUSTERS, command.cluster, command.status, hands)
+    await write_status(SLURM_CLUSTERS, command.cluster, command.status, hands)
 
 
-async def _write_status(kind: Kind, thing: _Thing, status: Status, hands: Hands) -> None:
+async def write_status(kind: Kind, thing: _Thing, status: Status, hands: Hands) -> None:
+    """Write a status, if the object is still as it was seen."""
     # A merge patch deletes a field only by an explicit null.
     cleared: Json = {
         (field.alias or name): None
@@ -169,4 +179,4 @@ def _version(thing: _Thing) -> Json:
     return {"resourceVersion": thing.metadata.resource_version}
 
 
-_Thing = NodeLoan | CapacityClaim | BatchPool | SlurmCluster
+_Thing = NodeLoan | CapacityClaim | BatchPool | SlurmCluster | InferenceService

@@ -25,7 +25,7 @@ from tidegate.controllers.hands import Hands
 from tidegate.controllers.lease import Lease
 from tidegate.controllers.loop import Loop
 from tidegate.controllers.slurm_watch import SlurmWatch
-from tidegate.controllers.world import WATCHED, World
+from tidegate.controllers.world import SELECTORS, WATCHED, World
 
 log = logging.getLogger(__name__)
 PROBE_PORT = 8080
@@ -37,26 +37,32 @@ STUCK_SECONDS = 60
 
 
 async def run(
-    kubeconfig: Path | None, namespace: str, probe_port: int = PROBE_PORT, metrics_port: int = METRICS_PORT
+    kubeconfig: Path | None,
+    namespace: str,
+    probe_port: int = PROBE_PORT,
+    metrics_port: int = METRICS_PORT,
+    gate_image: str = "",
 ) -> None:
     """Run the operator until it is cancelled. Raises `KubeError` when the cluster does not let it start."""
     kube = await KubeClient.connect(kubeconfig, f"tidegate-operator/{__version__}")
     try:
         await check_crds(kube)
-        await _run(kube, kubeconfig, namespace, probe_port, metrics_port)
+        await _run(kube, kubeconfig, namespace, probe_port, metrics_port, gate_image)
     finally:
         await kube.close()
 
 
-async def _run(kube: KubeClient, kubeconfig: Path | None, namespace: str, probe_port: int, metrics_port: int) -> None:
-    world = World()
+async def _run(
+    kube: KubeClient, kubeconfig: Path | None, namespace: str, probe_port: int, metrics_port: int, gate_image: str
+) -> None:
+    world = World(gate_image)
     lease = Lease(kube, namespace, f"{socket.gethostname()}_{os.getpid()}_{time.time_ns():x}", time.monotonic)
 
     def mark() -> None:
         loop.dirty()
 
     slurm = SlurmWatch(kube, namespace, _now, mark)
-    hands = Hands(kube, slurm.client, namespace, _now, world.put, lease.held)
+    hands = Hands(kube, slurm.client, namespace, _now, world.put, world.applied, world.refused, gate_image, lease.held)
     loop = Loop(world, slurm, hands, _now)
     synced = asyncio.Event()
     servers = [
@@ -122,6 +128,9 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.chunk_size = 500
+    for kind, labels in SELECTORS.items():
+        group, _, version = kind.api_version.rpartition("/")
+        settings.watching.label_selectors[group, version, kind.plural] = labels
     return settings
 
 
@@ -135,7 +144,7 @@ async def _resync(kube: KubeClient, world: World, mark: Callable[[], None]) -> N
         for kind in WATCHED:
             try:
                 known = len(world.all(kind))
-                listed = await kube.list(kind)
+                listed = await kube.list(kind, label_selector=SELECTORS.get(kind, ""))
             except KubeError as error:
                 log.warning("%s were not compared with a full list: %s", kind.plural, error)
                 continue

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from tidegate.api import BatchPool, CapacityClaim, NodeLoan, SlurmCluster
-from tidegate.cluster import views
+from tidegate.api import BatchPool, CapacityClaim, InferenceService, NodeLoan, SlurmCluster
+from tidegate.api.names import SERVICE_LABEL
+from tidegate.cluster import inference, views
 from tidegate.cluster.client import Json
 from tidegate.cluster.kinds import (
     BATCH_POOLS,
     CAPACITY_CLAIMS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    INFERENCE_SERVICES,
     NAMESPACES,
     NODE_LOANS,
     NODES,
     PODS,
     PRIORITY_CLASSES,
+    SERVICES,
     SLURM_CLUSTERS,
     Kind,
 )
 from tidegate.cluster.slurmd_pod import template_problem
-from tidegate.sharing.snapshot import SlurmState, Snapshot
+from tidegate.sharing.snapshot import Part, Refusal, SlurmState, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +43,16 @@ _VIEWS: Mapping[Kind, Callable[[Json], Any]] = {
     BATCH_POOLS: lambda raw: views.resource(BatchPool, raw),
     NODE_LOANS: lambda raw: views.resource(NodeLoan, raw),
     CAPACITY_CLAIMS: lambda raw: views.resource(CapacityClaim, raw),
+    INFERENCE_SERVICES: lambda raw: views.resource(InferenceService, raw),
+    DEPLOYMENTS: views.part,
+    SERVICES: views.part,
+    DISRUPTION_BUDGETS: views.part,
 }
 WATCHED: tuple[Kind, ...] = tuple(_VIEWS)
 """The kinds that decisions look at."""
+PARTS = (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS)
+SELECTORS: Mapping[Kind, str] = dict.fromkeys(PARTS, SERVICE_LABEL)
+"""Of a kind that everybody has many of, only objects with such labels are looked at."""
 
 _REMEMBERED_DEATHS = 10_000
 
@@ -46,16 +60,19 @@ _REMEMBERED_DEATHS = 10_000
 class World:
     """Excerpts of all watched objects. Versions older than what is known, and the dead, are ignored."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate_image: str = "") -> None:
+        self._gate_image = gate_image
+        self._applied: dict[str, str] = {}
+        self._refusals: dict[str, Refusal] = {}
         self._seen: dict[Kind, dict[str, tuple[int, str, Any]]] = {kind: {} for kind in WATCHED}
-        self._dead: OrderedDict[str, None] = OrderedDict()
+        self._dead: OrderedDict[str, int] = OrderedDict()
 
     def put(self, kind: Kind, raw: Json) -> bool:
         """Take in an object. Whether that was news."""
         meta = raw["metadata"]
         key, version, uid = _key(raw), int(meta["resourceVersion"]), meta["uid"]
         known = self._seen[kind].get(key)
-        if uid in self._dead or (known and known[1] == uid and known[0] >= version):
+        if version <= self._dead.get(uid, -1) or (known and known[1] == uid and known[0] >= version):
             return False
         try:
             view = _VIEWS[kind](raw)
@@ -66,12 +83,26 @@ class World:
         self._seen[kind][key] = (version, uid, view)
         return known is None or known[2] != view
 
+    def applied(self, kind: Kind, raw: Json) -> None:
+        """Take in the answer to an own apply: until somebody changes the object, it is as it should be."""
+        self._applied[raw["metadata"]["uid"]] = views.revision(raw)
+        self.put(kind, raw)
+
+    def refused(self, service: InferenceService, message: str, time: datetime) -> None:
+        """Take in that the API server did not take what was made of a service."""
+        self._refusals[service.metadata.uid] = Refusal(service.metadata.generation, message, time)
+
     def drop(self, kind: Kind, raw: Json) -> None:
-        """Forget an object that was deleted; answers to writes that come late do not bring it back."""
+        """Forget an object that was deleted; answers to writes that come late do not bring it back.
+
+        One that only lost the label by which it is watched may come back, in a newer version.
+        """
         uid = raw["metadata"]["uid"]
-        self._dead[uid] = None
+        self._dead[uid] = int(raw["metadata"]["resourceVersion"]) if kind in SELECTORS else sys.maxsize
         while len(self._dead) > _REMEMBERED_DEATHS:
             self._dead.popitem(last=False)
+        self._applied.pop(uid, None)
+        self._refusals.pop(uid, None)
         known = self._seen[kind].get(_key(raw))
         if known and known[1] == uid:
             del self._seen[kind][_key(raw)]
@@ -90,6 +121,7 @@ class World:
     def snapshot(self, slurm: Mapping[str, SlurmState], idle_since: Mapping[str, datetime]) -> Snapshot:
         """The world as a decision sees it."""
         classes, pools = self.all(PRIORITY_CLASSES), self.all(BATCH_POOLS)
+        services = self.all(INFERENCE_SERVICES)
         return Snapshot(
             nodes=self.all(NODES),
             pods=tuple(self.all(PODS).values()),
@@ -103,7 +135,21 @@ class World:
             namespaces=self.all(NAMESPACES),
             idle_since=idle_since,
             template_problems={name: words for name, pool in pools.items() if (words := template_problem(pool))},
+            services=tuple(services.values()),
+            parts=self._parts(),
+            service_problems={
+                key: words for key, one in services.items() if (words := inference.template_problem(one))
+            },
+            refusals=dict(self._refusals),
+            gate_image=self._gate_image,
         )
+
+    def _parts(self) -> dict[str, Part]:
+        return {
+            f"{kind.kind} {key}": replace(part, as_applied=self._applied.get(part.uid) == part.revision)
+            for kind in PARTS
+            for key, part in self.all(kind).items()
+        }
 
 
 def _key(raw: Json) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from weakref import WeakKeyDictionary
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
 from multidict import CIMultiDict
@@ -12,6 +14,8 @@ from yarl import URL
 
 log = logging.getLogger(__name__)
 CONNECT_SECONDS = 5
+CONNECTION_SECONDS = 10.0
+"""A connection that is older ends with its next answer: a client that keeps its connections finds new replicas."""
 _HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -41,11 +45,19 @@ class BrokenOff(Exception):  # noqa: N818 - what happened, not an error of ours
 class Proxy:
     """Forwards to one server. Requests are not buffered and not repeated; an answer is passed on part by part."""
 
-    def __init__(self, server: str, clock: Callable[[], float], works: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        server: str,
+        clock: Callable[[], float],
+        works: Callable[[], None],
+        connection_seconds: float = CONNECTION_SECONDS,
+    ) -> None:
         """`server` is its URL without a path; `works` is called for each part of a good answer of the model."""
         self._server = server
         self._clock = clock
         self._works = works
+        self._connection_seconds = connection_seconds
+        self._connected: WeakKeyDictionary[asyncio.BaseTransport, float] = WeakKeyDictionary()
         # A kept connection may be closed by the server just as a request is sent on it, and a POST is not repeated.
         connector = TCPConnector(limit=0, force_close=True)
         timeout = ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
@@ -73,6 +85,8 @@ class Proxy:
     async def forward(self, request: web.Request) -> web.StreamResponse:
         """Answer as the model server does. 502 when it does not answer."""
         started = self.last_request = self._clock()
+        if request.transport:
+            self._connected.setdefault(request.transport, started)
         self.in_flight += 1
         code = "aborted"
         try:
@@ -101,7 +115,7 @@ class Proxy:
                 skip_auto_headers=_NOT_OURS_TO_ADD,
             )
         except (ClientError, TimeoutError) as error:
-            return self._no_answer(error)
+            return self._no_answer(request, error)
         async with upstream:
             return await self._pass_on(request, upstream)
 
@@ -109,8 +123,7 @@ class Proxy:
         answer = web.StreamResponse(
             status=upstream.status, reason=upstream.reason, headers=_end_to_end(upstream.headers)
         )
-        if self.closing:
-            answer.force_close()
+        self._may_end_connection(request, answer)
         proves = request.method == "POST" and request.path.endswith("/completions") and upstream.status == 200
         await answer.prepare(request)
         while part := await self._next_part(answer, upstream):
@@ -128,13 +141,17 @@ class Proxy:
             log.warning("the model server broke off an answer: %s", error)
             raise BrokenOff(answer) from error
 
-    def _no_answer(self, error: Exception) -> web.Response:
+    def _may_end_connection(self, request: web.Request, answer: web.StreamResponse) -> None:
+        since = self._connected.get(request.transport) if request.transport else None
+        if self.closing or since is None or self._clock() - since >= self._connection_seconds:
+            answer.force_close()
+
+    def _no_answer(self, request: web.Request, error: Exception) -> web.Response:
         why = str(error) or type(error).__name__
         log.warning("the model server does not answer: %s", why)
         words = f"The model server of this replica does not answer ({why}); try again."
         answer = web.json_response({"error": {"message": words, "type": "server_error"}}, status=502)
-        if self.closing:
-            answer.force_close()
+        self._may_end_connection(request, answer)
         return answer
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 
 from tidegate.gate.drain import QUIET_SECONDS, SETTLE_SECONDS, Drain
-from tidegate.gate.proxy import Proxy
+from tidegate.gate.proxy import CONNECTION_SECONDS, Proxy
 from tidegate.gate.readiness import Question, Readiness
 
 DRAIN_HEADER = "Tidegate-Drain"
@@ -35,6 +35,7 @@ class Settings:
     question: Question = field(default_factory=Question)
     settle_seconds: float = SETTLE_SECONDS
     quiet_seconds: float = QUIET_SECONDS
+    connection_seconds: float = CONNECTION_SECONDS
     host: str | None = None
     """Every address of the pod, of either family, when absent."""
 
@@ -49,7 +50,7 @@ async def run(settings: Settings) -> None:
 async def gate(settings: Settings, clock: Callable[[], float] = time.monotonic) -> AsyncIterator[tuple[int, int]]:
     """A gate that serves within the block; its two ports."""
     readiness = Readiness(settings.server, settings.question, clock)
-    proxy = Proxy(settings.server, clock, readiness.works)
+    proxy = Proxy(settings.server, clock, readiness.works, settings.connection_seconds)
     drain = Drain(proxy, settings.drain_seconds, clock, settings.settle_seconds, settings.quiet_seconds)
     public, control = web.Application(), web.Application()
     public.router.add_route("*", "/{path:.*}", proxy.forward)

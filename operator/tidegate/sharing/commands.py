@@ -11,6 +11,8 @@ from tidegate.api import (
     CapacityClaimSpec,
     CapacityClaimStatus,
     HolderReference,
+    InferenceService,
+    InferenceServiceStatus,
     LoanReturn,
     NodeLoan,
     NodeLoanSpec,
@@ -57,6 +59,15 @@ class _OnPool:
     @property
     def key(self) -> str:
         return f"pool/{self.pool.metadata.name}"
+
+
+class _OnService:
+    __slots__ = ()
+    service: InferenceService
+
+    @property
+    def key(self) -> str:
+        return f"service/{self.service.metadata.namespace}/{self.service.metadata.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +331,26 @@ class WriteClusterStatus:
         return f"cluster/{self.cluster.metadata.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class ApplyPart(_OnService):
+    """Make or correct one object of an InferenceService, if the service is still as it was seen."""
+
+    service: InferenceService
+    kind: str
+    """`Service`, `PodDisruptionBudget`, `Deployment`, or `CapacityClaim` for the warm replicas."""
+    amount: int
+    """Replicas of the Deployment, nodes of the claim."""
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteServiceStatus(_OnService):
+    """Write the status of an InferenceService and the events that tell of what changed in it."""
+
+    service: InferenceService
+    status: InferenceServiceStatus
+
+
 Command = (
     CreateLoan
     | FenceNode
@@ -350,4 +381,6 @@ Command = (
     | WritePoolStatus
     | GuardPool
     | WriteClusterStatus
+    | ApplyPart
+    | WriteServiceStatus
 )

@@ -12,6 +12,7 @@ from tidegate.sharing.budgets import in_window
 from tidegate.sharing.claims import let_go, tend, write_status
 from tidegate.sharing.commands import Command, ForgetLoan, GuardPool
 from tidegate.sharing.index import Index, created
+from tidegate.sharing.inference import tend_services
 from tidegate.sharing.lending import lend
 from tidegate.sharing.loans import advance, finish
 from tidegate.sharing.recalls import recall_by_terms
@@ -46,6 +47,7 @@ def decide(snapshot: Snapshot, now: datetime) -> list[Command]:
         commands += more
         commands += _lend_guarded(pool, index, held)
         commands += write_pool_status(pool, index)
+    commands += tend_services(index)
     for loan in snapshot.loans:
         if loan.is_over:
             commands += finish(loan, index)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tidegate.api import BatchPool, CapacityClaim, NodeLoan, SlurmCluster
+from tidegate.api import BatchPool, CapacityClaim, InferenceService, NodeLoan, SlurmCluster
 from tidegate.api.names import FENCE_TAINT, LOAN_LABEL
 
 
@@ -236,6 +236,40 @@ class SlurmState:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What was made for an InferenceService: its Deployment, Service or PodDisruptionBudget."""
+
+    uid: str
+    owner_uid: str
+    """The service that controls it."""
+    fingerprint: str
+    revision: str = ""
+    """Changes when somebody changes what it shall be."""
+    as_applied: bool = False
+    """Nobody changed it since this process applied it."""
+    replicas: int = 0
+    """Of a Deployment, like all below: how many it is told to have."""
+    existing: int = 0
+    ready: int = 0
+    updated: int = 0
+    """Replicas of the present spec."""
+    settled: bool = True
+    """Its controller has seen the present spec."""
+    problem: str = ""
+    """Why no replica can be made, in its controller's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The API server did not take what was made of an InferenceService."""
+
+    generation: int
+    """Of the service that it was made of."""
+    message: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The whole world that a decision looks at."""
 
@@ -259,3 +293,12 @@ class Snapshot:
     """Since when each pod, by UID, was seen to wait for GPUs in vain."""
     template_problems: Mapping[str, str] = field(default_factory=dict)
     """Pools of whose template no slurmd pod can be made, each with one sentence why."""
+    services: tuple[InferenceService, ...] = ()
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    """By `Kind namespace/name`."""
+    service_problems: Mapping[str, str] = field(default_factory=dict)
+    """Services (`namespace/name`) of whose template no replica can be made, each with one sentence why."""
+    refusals: Mapping[str, Refusal] = field(default_factory=dict)
+    """By the UID of the InferenceService: that the API server did not take what was made of it."""
+    gate_image: str = ""
+    """The image that the gate of each replica runs from; without it no replica is made."""
