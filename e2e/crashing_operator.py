@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--without-lease", action="store_true")
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--namespace", required=True)
+    parser.add_argument("--image", required=True)
     parser.add_argument("--probe-port", type=int, required=True)
     parser.add_argument("--metrics-port", type=int, required=True)
     options = parser.parse_args()
@@ -140,7 +141,9 @@ def main() -> None:
         crash_before_status([step for step in steps if diary.lacks(step)], diary.note)
     if options.without_lease:
         Lease.held = lambda self: True  # type: ignore[method-assign]
-    asyncio.run(shell.run(options.kubeconfig, options.namespace, options.probe_port, options.metrics_port))
+    asyncio.run(
+        shell.run(options.kubeconfig, options.namespace, options.probe_port, options.metrics_port, options.image)
+    )
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ Json = dict[str, Any]
 _GROUPS = {
     "nodes": "/api/v1",
     "pods": "/api/v1",
+    "services": "/api/v1",
     "events": "/api/v1",
     "secrets": "/api/v1",
     "namespaces": "/api/v1",
@@ -36,6 +37,7 @@ _GROUPS = {
     "batchpools": "/apis/tidegate.dev/v1alpha1",
     "nodeloans": "/apis/tidegate.dev/v1alpha1",
     "capacityclaims": "/apis/tidegate.dev/v1alpha1",
+    "inferenceservices": "/apis/tidegate.dev/v1alpha1",
 }
 
 

@@ -154,7 +154,14 @@ class Operator:
         self._starts, self._faulty, self._seen = self._starts + 1, True, 0
         self.log = self._logs / f"{self.name}-{self._starts}.log"
         options = ["--kubeconfig", str(self._kubeconfig), "--namespace", NAMESPACE]
-        options += ["--probe-port", str(self.probe_port), "--metrics-port", str(self.metrics_port)]
+        options += [
+            "--image",
+            Lab.operator_image,
+            "--probe-port",
+            str(self.probe_port),
+            "--metrics-port",
+            str(self.metrics_port),
+        ]
         environment = {key: value for key, value in os.environ.items() if key != "KUBECONFIG"}
         paths = [str(REPOSITORY / "operator"), str(REPOSITORY), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))

@@ -12,6 +12,7 @@ from e2e.kube import Json, Kube, Refused
 from e2e.lab import Lab
 from e2e.operator import NAMESPACE, wait_for
 
+HERE = Path(__file__).resolve().parent
 CLUSTER = "lab"
 POOL = "idle-gpus"
 SECRET = "slurm-lab"
@@ -61,7 +62,7 @@ class Stage:
         """
         kube = self.kube
         # The garbage collector gets to the ReplicaSets in its own time.
-        for plural in ("deployments", "replicasets", "statefulsets", "jobs", "capacityclaims"):
+        for plural in ("inferenceservices", "deployments", "replicasets", "statefulsets", "jobs", "capacityclaims"):
             for item in kube.list(plural, WORK):
                 kube.delete(plural, item["metadata"]["name"], WORK, propagationPolicy="Background")
         if kube.get("namespaces", WORK):
@@ -277,6 +278,17 @@ class Stage:
         given = {"poolName": POOL, "nodes": nodes, "priorityClassName": PRIORITY_CLASS, **spec}
         self.kube.create("capacityclaims", _tidegate("CapacityClaim", name, given), WORK)
 
+    def service(self, name: str, **spec: Any) -> None:
+        """An InferenceService of a model server that Python brings; each replica takes a whole node."""
+        image, script = self.lab.operator_image, (HERE / "model_server.py").read_text()
+        server = {"image": image, "imagePullPolicy": "Never", "command": ["python3", "-c", script]}
+        given = {"server": server, "gpusPerReplica": 2, "priorityClassName": PRIORITY_CLASS, **spec}
+        self.kube.create("inferenceservices", _tidegate("InferenceService", name, given), WORK)
+
+    def scale_service(self, name: str, replicas: int) -> None:
+        """What autoscalers do, by the scale subresource."""
+        self.kube.patch("inferenceservices", name, {"spec": {"replicas": replicas}}, WORK, subresource="scale")
+
     # --- what is so ---------------------------------------------------------------------------------------------------
 
     def node(self, name: str) -> Json:
@@ -327,7 +339,7 @@ class Stage:
 
     def ready(self, plural: str, name: str, type_: str = "Ready") -> tuple[str, str, str]:
         """A condition as (status, reason, message)."""
-        found = self.kube.get(plural, name, WORK if plural == "capacityclaims" else "")
+        found = self.kube.get(plural, name, WORK if plural in ("capacityclaims", "inferenceservices") else "")
         conditions = (found or {}).get("status", {}).get("conditions", [])
         return next(
             ((c["status"], c["reason"], c.get("message", "")) for c in conditions if c["type"] == type_), ("", "", "")

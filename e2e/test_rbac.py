@@ -50,7 +50,11 @@ def asked(lab: Lab, since: datetime) -> list[tuple[dict[str, Any], Right]]:
             continue
         resource = "/".join(filter(None, (ref["resource"], ref.get("subresource"))))
         scope = "namespace" if ref.get("namespace") == NAMESPACE else "cluster"
-        found.append((event, (scope, ref.get("apiGroup", ""), resource, event["verb"])))
+        verbs = [event["verb"]]
+        # Server-side apply is a patch that needs the right to create, too, where it makes the object.
+        if event["verb"] == "patch" and event.get("responseStatus", {}).get("code") == 201:
+            verbs.append("create")
+        found += [(event, (scope, ref.get("apiGroup", ""), resource, verb)) for verb in verbs]
     return found
 
 

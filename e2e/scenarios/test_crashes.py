@@ -57,6 +57,9 @@ def trip(stage: Stage) -> None:
     stage.wait_condition("capacityclaims", "early", "True", "Held", "Satisfied", seconds=60)
     stage.kube.delete("capacityclaims", "early", "ml")
     wait_for("free nodes", lambda: not any(map(stage.fence, stage.lab.workers)), 40)
+    # Without replicas: it is about what is made for it.
+    stage.service("chat", minReplicas=0, replicas=0)
+    stage.wait_condition("inferenceservices", "chat", "False", "AsWanted", "Progressing", seconds=60)
     saves = stage.checkpointing_job("count", 160)
     stubborn = stage.submit(UNTIL_ENOUGH)
     lonely = stage.sleep_job(3600, "--no-requeue")

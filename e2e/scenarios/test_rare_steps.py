@@ -31,7 +31,17 @@ async def test_an_automatic_claim_is_made_once_and_forgotten_at_the_end(
     holder = HolderReference(api_version=owner.api_version, kind=owner.kind, name=owner.name, uid=owner.uid)
     create = CreateClaim(WORK, "replicaset-web-1", owner, CapacityClaimSpec(pool_name=POOL, holder_ref=holder))
     kube = await KubeClient.connect(rights, "tidegate-operator/e2e")
-    hands = Hands(kube, no_slurm, NAMESPACE, lambda: datetime.now(UTC), lambda kind, raw: None, lambda: True)
+    hands = Hands(
+        kube,
+        no_slurm,
+        NAMESPACE,
+        clock=lambda: datetime.now(UTC),
+        remember=lambda kind, raw: None,
+        applied=lambda kind, raw: None,
+        refused=lambda service, words, moment: None,
+        gate_image="",
+        may_act=lambda: True,
+    )
     try:
         assert await apply(create, hands)
         assert await apply(create, hands), "a second try, as after a lost answer, must find the claim and be content"
