@@ -23,11 +23,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE = float(os.environ.get("TIDEGATE_PATIENCE", "2"))
 """Longer deadlines for a machine that has other things to do."""
 Found = TypeVar("Found")
-_RIGHTS = ("crds", "priorityclass", "rbac", "serviceaccount")
+_RIGHTS = ("claimquota", "crds", "priorityclass", "rbac", "serviceaccount")
 
 
 def install_rights(lab: Lab) -> None:
-    """The chart without its Deployment: resource definitions, PriorityClass, roles and the service account."""
+    """The chart without its Deployment: resource definitions, policy, PriorityClass, roles and the service account."""
     shown = [option for name in _RIGHTS for option in ("--show-only", f"templates/{name}.yaml")]
     command = [str(lab.tool("helm")), "template", "tidegate", str(REPOSITORY / "helm" / "tidegate")]
     manifests = subprocess.run([*command, "--namespace", NAMESPACE, *shown], check=True, capture_output=True, text=True)

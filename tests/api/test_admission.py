@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from e2e.lab import Lab
 from tests.conftest import REPOSITORY, Kubectl
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("crds")]
@@ -430,6 +433,95 @@ def test_half_an_object_is_filled_and_shown(kubectl: Kubectl) -> None:
     assert shown["recall"]["graceful"] == {"drainSeconds": 7, "checkpointSeconds": 120, "requeueSeconds": 30}
     assert shown["lending"]["headroom"] == {"low": 0, "high": 0}
     assert shown["lending"]["flapBudget"] == {"loans": 6, "windowSeconds": 3600}
+
+
+@pytest.fixture(scope="module")
+def quota_policy(kubectl: Kubectl, lab: Lab) -> Iterator[None]:
+    """The chart's policy at work on a stored pool, beside the definitions."""
+    chart = ["template", "tidegate", str(REPOSITORY / "helm" / "tidegate"), "--show-only", "templates/claimquota.yaml"]
+    shown = subprocess.run([lab.tool("helm"), *chart], check=True, capture_output=True, text=True).stdout
+    policies = [manifest for manifest in yaml.safe_load_all(shown) if manifest]
+    was_there = kubectl("get", "validatingadmissionpolicy", policies[0]["metadata"]["name"]).returncode == 0
+    for manifest in policies:
+        kubectl.must("apply", "--server-side", "--force-conflicts", "-f", "-", manifest=manifest)
+    kubectl.must("create", "-f", "-", manifest=LIMITED)
+    deadline = time.monotonic() + 60
+    while kubectl("create", "--dry-run=server", "-f", "-", manifest=wish(nodes=9)).returncode == 0:
+        assert time.monotonic() < deadline, "the API server does not ask the policy"
+        time.sleep(0.2)
+    yield
+    kubectl.must("delete", "--timeout=30s", "batchpool", LIMITED["metadata"]["name"])
+    if not was_there:
+        for manifest in policies:
+            kubectl.must("delete", manifest["kind"], manifest["metadata"]["name"])
+
+
+QUOTAS = [
+    {"nodes": 5},
+    {"namespace": "default", "nodes": 3},
+    {"namespace": "kube-system", "nodes": 0},
+    {"priorityClassName": "low", "nodes": 1},
+    {"namespace": "default", "priorityClassName": "mean", "nodes": 2},
+]
+LIMITED = changed(POOL, {"metadata": {"name": "limited"}, "spec": {"claims": {"quotas": QUOTAS}}})
+
+
+def wish(**spec: Any) -> Manifest:
+    return changed(CLAIM, {"metadata": {"namespace": "default"}, "spec": {"poolName": "limited", **spec}})
+
+
+WITHIN = [{}, {"nodes": 3}, {"gpus": 4000}, {"nodes": 1, "priorityClassName": "low"}, {"nodes": 9, "poolName": "other"}]
+BEYOND = [
+    (
+        {"nodes": 4},
+        "asks for 4 nodes, but namespace default may claim 3 of pool limited at a time: lower `nodes`, "
+        "or ask for more in `spec.claims.quotas` of the pool",
+    ),
+    ({"nodes": 6}, "asks for 6 nodes, but all claims together may claim 5 of pool limited"),
+    ({"nodes": 2, "priorityClassName": "low"}, "but PriorityClass low may claim 1 of pool limited"),
+    ({"nodes": 3, "priorityClassName": "mean"}, "but namespace default with PriorityClass mean may claim 2 of pool"),
+]
+
+
+@pytest.mark.usefixtures("quota_policy")
+@pytest.mark.parametrize("spec", WITHIN, ids=words)
+def test_a_claim_within_the_quotas_is_taken(kubectl: Kubectl, spec: Manifest) -> None:
+    kubectl.must("create", "--dry-run=server", "-f", "-", manifest=wish(**spec))
+
+
+@pytest.mark.usefixtures("quota_policy")
+@pytest.mark.parametrize(("spec", "sentence"), BEYOND, ids=words)
+def test_a_claim_beyond_a_quota_is_refused(kubectl: Kubectl, spec: Manifest, sentence: str) -> None:
+    refusal = kubectl("create", "--dry-run=server", "-f", "-", manifest=wish(**spec))
+    assert refusal.returncode == 1
+    assert sentence in refusal.stderr, refusal.stderr
+
+
+@pytest.mark.usefixtures("quota_policy")
+def test_an_automatic_claim_is_as_large_as_its_pods_need(kubectl: Kubectl) -> None:
+    automatic = changed(wish(nodes=4), {"metadata": {"labels": {"tidegate.dev/claim": "uid-of-a-deployment"}}})
+    kubectl.must("create", "--dry-run=server", "-f", "-", manifest=automatic)
+
+
+@pytest.mark.usefixtures("quota_policy")
+def test_a_claim_that_is_over_a_lowered_quota_may_be_changed_but_not_grow(kubectl: Kubectl) -> None:
+    kubectl.must("create", "-f", "-", manifest=wish(nodes=3))
+    try:
+        lower = {"spec": {"claims": {"quotas": [{"nodes": 2}]}}}
+        kubectl.must("patch", "batchpool/limited", "--type=merge", "-p", json.dumps(lower))
+        deadline = time.monotonic() + 60
+        while kubectl("create", "--dry-run=server", "-f", "-", manifest=wish(nodes=3)).returncode == 0:
+            assert time.monotonic() < deadline, "the policy does not see the lowered quota"
+            time.sleep(0.1)
+        owner = {"metadata": {"labels": {"team": "a"}}}
+        change = ("patch", "capacityclaim/admission", "--namespace=default", "--type=merge", "-p")
+        kubectl.must(*change, json.dumps(owner))
+        kubectl.must(*change, json.dumps({"spec": {"nodes": 2}}))
+        refusal = kubectl(*change, json.dumps({"spec": {"nodes": 3}}))
+        assert "all claims together may claim 2 of pool limited" in refusal.stderr
+    finally:
+        kubectl.must("delete", "capacityclaim", "admission", "--namespace=default")
+        kubectl.must("patch", "batchpool/limited", "--type=merge", "-p", json.dumps({"spec": LIMITED["spec"]}))
 
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))

@@ -6,15 +6,17 @@ from collections import Counter
 from datetime import timedelta
 
 from tests.controllers.site import Site
-from tidegate.api import NodeLoan
-from tidegate.api.names import CLAIM_LABEL, claim_of_fence
+from tidegate.api import CapacityClaim, NodeLoan
+from tidegate.api.names import CLAIM_LABEL, claim_fence, claim_of_fence
 from tidegate.cluster import views
-from tidegate.cluster.kinds import DEPLOYMENTS, NODE_LOANS, NODES
+from tidegate.cluster.kinds import CAPACITY_CLAIMS, DEPLOYMENTS, NODE_LOANS, NODES
 from tidegate.sharing.budgets import released_at
 from tidegate.sharing.index import created, extra_of
-from tidegate.sharing.needs import is_automatic
+from tidegate.sharing.lifetime import is_gathering
+from tidegate.sharing.needs import amount, is_automatic
 
 GPU = "nvidia.com/gpu"
+GPUS_OF_NODE = 2
 THEIRS = {
     "metadata": {"name": "theirs"},
     "spec": {"replicas": 0, "template": {"metadata": {}, "spec": {"containers": [{"name": "theirs"}]}}},
@@ -33,6 +35,7 @@ class Promises:
         self._reported: set[int] = set()
         self._deployments = site.kube.resource_version
         self._replicas = -1
+        self._whole: set[str] = set()
 
     def check(self) -> None:
         """All promises that can be seen at one moment."""
@@ -42,6 +45,7 @@ class Promises:
         self._only_lower_priorities_are_recalled()
         self._one_claim_for_each_controller()
         self._the_protected_keep_their_nodes()
+        self._gangs_come_whole()
         self._no_job_lost()
         self._foreign_drains_stay()
         self._services_stay_within_their_bounds()
@@ -74,6 +78,8 @@ class Promises:
             self._position = str(change.resource_version)
             if change.kind == NODE_LOANS and change.type == "MODIFIED":
                 self._note(views.resource(NodeLoan, change.object))
+            if change.kind == CAPACITY_CLAIMS and change.type == "MODIFIED":
+                self._handed_over_whole(views.resource(CapacityClaim, change.object))
             if change.kind != NODES:
                 continue
             node = views.node(change.object)
@@ -81,8 +87,35 @@ class Promises:
             claim = claim_of_fence(before) if before else None
             if claim and node.fence and node.fence != before:
                 raise AssertionError(f"2: {node.name} went from claim {claim} straight to {node.fence}")
+            if claim and node.fence is None:
+                self._needed_no_more(claim, node.name)
             if before and claim is None and node.fence is None:
                 self._not_promised(before)
+
+    def _needed_no_more(self, uid: str, node: str) -> None:
+        """Promise 2: a claim keeps the nodes that it has, as many as it asks for."""
+        claim = next((c for c in self._site.claims() if c.metadata.uid == uid and not c.is_over), None)
+        if claim is None:
+            return
+        assert not is_automatic(claim), f"2: {node} was let go before its claim {claim.metadata.name} was over"
+        assert self._units(claim) >= amount(claim), f"2: {node} was let go, and {claim.metadata.name} has too few"
+
+    def _handed_over_whole(self, claim: CapacityClaim) -> None:
+        """Promise 2: a gang is told that it has its nodes when it has all of them, and not before."""
+        if claim.spec.gang and claim.status.started and claim.metadata.uid not in self._whole:
+            self._whole.add(claim.metadata.uid)
+            assert self._units(claim) >= amount(claim), f"2: gang {claim.metadata.name} was handed over in part"
+
+    def _units(self, claim: CapacityClaim) -> int:
+        held = sum(fence == claim_fence(claim.metadata.uid) for fence in self._fences.values())
+        return held * GPUS_OF_NODE if claim.spec.gpus else held
+
+    def _gangs_come_whole(self) -> None:
+        """Promise 2: no pod may come onto a gang's nodes before all of them are held."""
+        gathering = {claim_fence(c.metadata.uid): c.metadata.name for c in self._site.claims() if is_gathering(c)}
+        for pod in self._site.pods():
+            early = [gathering[t.value] for t in pod.tolerations if t.value in gathering]
+            assert not early, f"2: pod {pod.key} may come onto nodes of gang {early[0]}, which lacks others"
 
     def _not_promised(self, loan_name: str) -> None:
         """Promise 2: a node whose fence goes was not on its way to a claim that still waits for it."""

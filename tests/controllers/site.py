@@ -396,7 +396,9 @@ class Site:
         replicas = f"{owner}-{revision}"
         self.holder(owner)
         if replicas not in self._owners:
-            metadata = {"name": replicas, "ownerReferences": [_controlled_by(self._owners[owner])]}
+            # Like the hash in a real one's name: that of a Deployment which is gone may still be there.
+            name_of_set = f"{replicas}-{self._owners[owner]['metadata']['uid']}"
+            metadata = {"name": name_of_set, "ownerReferences": [_controlled_by(self._owners[owner])]}
             self._owners[replicas] = self.make(REPLICA_SETS, {"metadata": metadata, "spec": {}}, USERS)
         reference = _controlled_by(self._owners[replicas])
         container = {"name": "main", "resources": {"requests": {GPU: str(gpus)}, "limits": {GPU: str(gpus)}}}

@@ -19,7 +19,7 @@ from tests.controllers.test_state_machine import quiet as quiet
 from tidegate.api import CapacityClaim
 from tidegate.controllers import node_appliers, slurm_appliers
 from tidegate.controllers.appliers import APPLIERS
-from tidegate.sharing import idleness, ladder, lend_steps, protection, return_steps
+from tidegate.sharing import claims, idleness, ladder, lend_steps, protection, return_steps
 from tidegate.sharing.commands import ReleaseNode
 from tidegate.sharing.index import Index
 from tidegate.sharing.loan_step import said
@@ -38,6 +38,11 @@ def release_to_anybody(patch: Patch) -> None:
 
     patch.setattr(node_appliers, "_promised_to_nobody", _nothing)
     patch.setitem(APPLIERS, ReleaseNode, to_anybody)
+
+
+def gangs_come_piece_by_piece(patch: Patch) -> None:
+    """Pods of a gang may come onto its first node while the others are still being freed."""
+    patch.setattr(claims, "is_gathering", lambda _: False)
 
 
 def recall_equal_priority(patch: Patch) -> None:
@@ -97,6 +102,7 @@ def _says_at_once(condition: str) -> Callable[..., bool]:
     ("mutate", "promise"),
     [
         (release_to_anybody, "2"),
+        (gangs_come_piece_by_piece, "2"),
         (recall_equal_priority, "3"),
         (no_budget, "3"),
         (unfence_before_empty, "1"),

@@ -29,6 +29,7 @@ from tidegate.cluster.kinds import (
     PODS,
 )
 from tidegate.sharing.inference import wanted_replicas
+from tidegate.sharing.needs import is_automatic
 
 STEPS = 80
 
@@ -57,6 +58,12 @@ other_terms = st.sampled_from(
     ]
 )
 """Terms beside policy and cap; an admin may add some of them to others."""
+amounts = st.sampled_from([{"nodes": 1}, {"nodes": 2}, {"nodes": 3}, {"gpus": 1}, {"gpus": 3}])
+GANG = {"gang": True, "gatherSeconds": 20}
+wishes = st.sampled_from(
+    [{}, {}, {"ttlSeconds": 20}, {"durationSeconds": 15, "recallClass": "fast"}, GANG, GANG, {**GANG, "ttlSeconds": 60}]
+)
+"""What people say in claims beside the amount."""
 
 
 class TwoOperators(RuleBasedStateMachine):
@@ -73,6 +80,7 @@ class TwoOperators(RuleBasedStateMachine):
         minimum_run=st.sampled_from([0, 0, 10]),
         terms=other_terms,
         busy=st.lists(st.booleans(), max_size=3),
+        quotas=st.sampled_from([[], [], [{"nodes": 2}]]),
     )
     def begin(
         self,
@@ -86,12 +94,14 @@ class TwoOperators(RuleBasedStateMachine):
         minimum_run: int,
         terms: dict[str, Any],
         busy: list[bool],
+        quotas: list[dict[str, int]],
     ) -> None:
         self.site = Site(release=release)
         lending = {"policy": policy, "flapBudget": {"loans": budget}, **terms}
         protection = {"minimumRunSeconds": minimum_run, "afterRestarts": after_restarts, "protectedSeconds": 60}
         recall = {"nonRequeueableJobs": other, "victimPolicy": victims, "protection": protection}
-        self.patch_pool({"priority": priority, "lending": lending, "recall": recall})
+        recall["fast"] = {"minimumPriority": 1500}
+        self.patch_pool({"priority": priority, "lending": lending, "recall": recall, "claims": {"quotas": quotas}})
         self.operators = [Operator(self.site), Operator(self.site)]
         # A service of the same name has to live without a Deployment.
         self.site.make(DEPLOYMENTS, THEIRS, USERS)
@@ -212,11 +222,40 @@ class TwoOperators(RuleBasedStateMachine):
         if pods:
             self.site.run(self.site.kube.delete(PODS, data.draw(st.sampled_from(pods)), USERS, grace_seconds=0))
 
-    @rule(who=who, nodes=st.integers(1, 3), ttl=st.sampled_from([None, 20]), turns=st.sampled_from([0, 3, 10]))
-    def somebody_claims(self, who: int, nodes: int, ttl: int | None, turns: int) -> None:
+    @rule(
+        who=who,
+        wanted=amounts,
+        wish=wishes,
+        urgent=st.booleans(),
+        holder=st.sampled_from([None, None, "web-0"]),
+        turns=st.sampled_from([0, 3, 10]),
+    )
+    def somebody_claims(
+        self, who: int, wanted: dict[str, int], wish: dict[str, Any], urgent: bool, holder: str | None, turns: int
+    ) -> None:
         self.counter += 1
-        self.site.claim(f"claim-{self.counter}", nodes, ttlSeconds=ttl)
+        spec = {"nodes": None, **wanted, **wish, "holderRef": self.site.holder(holder) if holder else None}
+        self.site.claim(f"claim-{self.counter}", priority_class="urgent" if urgent else "inference", **spec)
         self.site.settle(self.operators[who], turns=turns)
+
+    @rule(data=st.data(), wanted=amounts)
+    def a_claim_asks_for_more_or_less(self, data: st.DataObject, wanted: dict[str, int]) -> None:
+        claims = sorted(claim.metadata.name for claim in self.site.claims() if not is_automatic(claim))
+        if claims:
+            spec = {"nodes": None, "gpus": None, **wanted}
+            name = data.draw(st.sampled_from(claims))
+            self.site.run(self.site.kube.patch(CAPACITY_CLAIMS, name, {"spec": spec}, USERS))
+
+    @rule(data=st.data())
+    def a_pod_for_a_claim_is_made(self, data: st.DataObject) -> None:
+        claims = sorted(claim.metadata.name for claim in self.site.claims())
+        if claims:
+            self.counter += 1
+            self.site.gpu_pod(f"mine-{self.counter}", "mine", 1, claim=data.draw(st.sampled_from(claims)))
+
+    @rule(name=st.sampled_from(["web-0", "web-1"]))
+    def a_controller_is_deleted(self, name: str) -> None:
+        self.site.delete_holder(name)
 
     @rule(data=st.data())
     def a_claim_is_cancelled(self, data: st.DataObject) -> None:

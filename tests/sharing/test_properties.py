@@ -214,7 +214,7 @@ def test_a_claim_recalls_only_what_is_less_important_and_never_twice(world: Snap
 
 
 @given(worlds())
-def test_a_gang_gets_all_that_it_lacks_or_nothing(world: Snapshot) -> None:
+def test_a_gang_gets_all_that_it_lacks_or_nothing_and_its_pods_wait_for_that(world: Snapshot) -> None:
     index, given = Index(world, NOW), allot(Index(world, NOW))
     for claim in filter(is_gathering, index.live_claims.values()):
         uid, pool = claim.metadata.uid, index.pools.get(claim.spec.pool_name)
@@ -224,11 +224,6 @@ def test_a_gang_gets_all_that_it_lacks_or_nothing(world: Snapshot) -> None:
             units = sum(units_of(one, claim, pool) for one in nodes) + sum(units_of_loan(one, claim) for one in loans)
             assert units >= lacking(claim, pool, index)
             assert uid not in given.waits
-
-
-@given(worlds())
-def test_pods_of_a_gang_stay_away_until_it_was_handed_over(world: Snapshot) -> None:
-    index = Index(world, NOW)
     for tolerate in only(decide(world, NOW), TolerateFence):
         assert not is_gathering(index.live_claims[tolerate.claim_uid])
 
