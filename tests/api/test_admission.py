@@ -64,6 +64,7 @@ BASES = {m["kind"]: m for m in (CLUSTER, POOL, LOAN, CLAIM, SERVICE)}
 JOB = {"jobId": 17, "priority": 5000, "nodes": 2}
 HOLDER = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "a", "uid": "1"}
 LONG = "a" * 64
+LATER = {"startTime": "2031-02-03T08:00:00Z", "durationSeconds": 3600}
 WINDOW: Manifest = {"schedule": "0 8 * * 1-5", "durationSeconds": 3600}
 
 
@@ -114,6 +115,7 @@ TAKEN = [
     ("CapacityClaim", {"spec": {"nodeSelector": {"example.com/zone": "b"}}}),
     ("BatchPool", {"spec": {"recall": {"fast": {"minimumPriority": 1000}}}}),
     ("BatchPool", {"spec": {"claims": {"quotas": [{"nodes": 9}, {"namespace": "ml", "nodes": 2}]}}}),
+    ("CapacityClaim", {"spec": LATER}),
 ]
 
 PRESET = {"server": None, "preset": {"name": "vllm"}, "model": {"persistentVolumeClaim": "models"}}
@@ -304,6 +306,13 @@ REFUSED = [
     ("CapacityClaim", {"spec": {"gatherSeconds": 86401}}, "spec.gatherSeconds .* less than or equal to 86400"),
     ("CapacityClaim", {"spec": {"durationSeconds": 0}}, "spec.durationSeconds .* greater than or equal to 1"),
     ("BatchPool", {"spec": {"claims": {"quotas": [{"namespace": "ml"}]}}}, "nodes: Required value"),
+    (
+        "CapacityClaim",
+        {"spec": {**LATER, "durationSeconds": None}},
+        "a claim with a `startTime` is a reservation and needs an end: set `durationSeconds`",
+    ),
+    ("CapacityClaim", {"spec": {**LATER, "ttlSeconds": 60}}, "`ttlSeconds` counts from when the claim was made: with"),
+    ("CapacityClaim", {"spec": {**LATER, "startTime": "next Monday"}}, "spec.startTime: .* date-time"),
     ("CapacityClaim", {"spec": {"ttlSeconds": 0}}, "spec.ttlSeconds .* greater than or equal to 1"),
     ("CapacityClaim", {"spec": {"recallClass": "now"}}, 'supported values: "graceful", "quick", "fast"'),
 ]
@@ -320,6 +329,7 @@ CHANGES_TAKEN = [
     ("CapacityClaim", {}, {"spec": {"nodes": 2}}),
     ("CapacityClaim", {"spec": {"nodes": 2}}, {"spec": {"nodes": None, "gpus": 16}}),
     ("CapacityClaim", {}, {"spec": {"gang": True, "durationSeconds": 60, "recallClass": "fast"}}),
+    ("CapacityClaim", {"spec": LATER}, {"spec": {"nodes": 2, "durationSeconds": 7200}}),
     ("CapacityClaim", {"spec": {"holderRef": HOLDER}}, {"spec": {"nodes": 2}}),
     ("NodeLoan", {"spec": {"takenFor": JOB}}, {"spec": {"wanted": "Returned"}}),
 ]
@@ -327,6 +337,13 @@ CHANGES_TAKEN = [
 _LASTING = "only `wanted` and `back` of a loan can be changed: set `wanted: Returned` to get the node back"
 
 CHANGES_REFUSED = [
+    ("CapacityClaim", {}, {"spec": LATER}, "`startTime` cannot be changed: delete the claim and make a new one"),
+    (
+        "CapacityClaim",
+        {"spec": LATER},
+        {"spec": {"startTime": "2031-02-03T09:00:00Z"}},
+        "`startTime` cannot be changed: delete the claim and make a new one",
+    ),
     ("NodeLoan", {}, {"spec": {"poolName": "other"}}, _LASTING),
     ("NodeLoan", {}, {"spec": {"nodeName": "other"}}, _LASTING),
     ("NodeLoan", {}, {"spec": {"slurmNodeName": "other"}}, _LASTING),

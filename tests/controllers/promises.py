@@ -22,6 +22,8 @@ THEIRS = {
     "spec": {"replicas": 0, "template": {"metadata": {}, "spec": {"containers": [{"name": "theirs"}]}}},
 }
 """A Deployment that somebody made."""
+LONGEST_LEAD = timedelta(seconds=1000)
+"""No recall on the site takes as long as this."""
 
 
 class Promises:
@@ -50,6 +52,7 @@ class Promises:
         self._foreign_drains_stay()
         self._services_stay_within_their_bounds()
         self._what_others_made_stays()
+        self._reservations_wait_for_their_time()
 
     def _one_owner(self) -> None:
         """Promise 1: open to Slurm jobs and open to GPU pods never go together."""
@@ -211,3 +214,16 @@ class Promises:
         """Promise 6: a Deployment of the same name that somebody else made is not touched."""
         theirs = [d for d in self._site.run(self._site.kube.list(DEPLOYMENTS)) if d["metadata"]["name"] == "theirs"]
         assert [d["spec"] for d in theirs] == [THEIRS["spec"]], "6: somebody else's Deployment was changed"
+
+    def _reservations_wait_for_their_time(self) -> None:
+        """Nodes work on until a reservation needs them, and are let go at its end."""
+        site, now = self._site, self._site.now()
+        for claim in site.claims():
+            start, uid = claim.spec.start_time, claim.metadata.uid
+            if start is None:
+                continue
+            assert not (claim.status.started and claim.status.started < start), f"{claim.metadata.name} began early"
+            if now < start - LONGEST_LEAD:
+                held = [node.name for node in site.nodes().values() if claim_of_fence(node.fence or "") == uid]
+                assert not held, f"{held} are held for {claim.metadata.name} too early"
+                assert uid not in self._recalled_for.values(), f"a loan is recalled for {claim.metadata.name} too early"

@@ -101,6 +101,16 @@ def test_a_claim_is_timed_to_its_first_word_and_to_its_satisfaction() -> None:
     assert value("tidegate_claim_reaction_seconds_count", pool="m4") == 1
 
 
+def test_a_reservation_is_timed_by_how_late_it_starts() -> None:
+    wish = claim(pool_name="m7", created=ago(5000), start_time=ago(50), duration_seconds=600, status=said("False", 60))
+    metrics.observe_claim(wish, said("True", 10).model_copy(update={"promised_start": ago(50), "started": ago(10)}))
+    metrics.observe_claim(wish, said("True", 70).model_copy(update={"promised_start": ago(50), "started": ago(50)}))
+    assert value("tidegate_reservation_late_seconds_sum", pool="m7") == 40
+    assert value("tidegate_reservation_late_seconds_count", pool="m7") == 2
+    assert value("tidegate_reservation_late_seconds_bucket", pool="m7", le="0.0") == 1
+    assert value("tidegate_claim_satisfied_seconds_count", pool="m7") == 0
+
+
 def test_gauges_show_the_world_and_forget_pools_that_are_gone() -> None:
     counts = NodeCounts(kubernetes=3, lent=2)
     busy = pool("m5").model_copy(update={"status": BatchPoolStatus(nodes=counts, demand_nodes=7, startable_nodes=3)})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -183,17 +184,19 @@ class TwoOperators(RuleBasedStateMachine):
         gpus=st.integers(1, 2),
         nodes=st.integers(1, 3),
         seconds=st.sampled_from([5, 30, 200]),
+        limit=st.sampled_from([None, 40, 240]),
         requeueable=st.booleans(),
         on_signal=st.sampled_from(["ignores", "checkpoints", "exits"]),
         declares=st.booleans(),
     )
     def a_job_is_submitted(
-        self, gpus: int, nodes: int, seconds: int, requeueable: bool, on_signal: str, declares: bool
+        self, gpus: int, nodes: int, seconds: int, limit: int | None, requeueable: bool, on_signal: str, declares: bool
     ) -> None:
         self.site.slurm.submit(
             nodes=nodes,
             gpus_per_node=gpus,
             duration_seconds=seconds,
+            time_limit_seconds=limit,
             requeueable=requeueable,
             on_signal=on_signal,  # type: ignore[arg-type]
             comment="tidegate:signal=USR1" if declares else "",
@@ -256,6 +259,18 @@ class TwoOperators(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["web-0", "web-1"]))
     def a_controller_is_deleted(self, name: str) -> None:
         self.site.delete_holder(name)
+
+    @rule(
+        wanted=amounts,
+        start=st.sampled_from([-5, 3, 45, 90, 5000]),
+        duration=st.sampled_from([20, 600]),
+        gang=st.booleans(),
+    )
+    def somebody_reserves(self, wanted: dict[str, int], start: int, duration: int, gang: bool) -> None:
+        self.counter += 1
+        moment = self.site.now() + timedelta(seconds=start)
+        spec = {"nodes": None, **wanted, "gang": gang, "startTime": moment.isoformat(), "durationSeconds": duration}
+        self.site.claim(f"claim-{self.counter}", **spec)
 
     @rule(data=st.data())
     def a_claim_is_cancelled(self, data: st.DataObject) -> None:
@@ -400,6 +415,7 @@ class TwoOperators(RuleBasedStateMachine):
             and all(node.fence is None and node.loan_label is None for node in site.nodes().values())
             and not any(pod.loan for pod in site.pods())
             and not site.slurm.nodes
+            and not site.slurm.reservations
             and not self.unfinished_jobs()
         )
 

@@ -38,6 +38,7 @@ from tidegate.sharing.snapshot import (
     Refusal,
     SlurmJob,
     SlurmNode,
+    SlurmReservation,
     SlurmState,
     Snapshot,
     Taint,
@@ -400,14 +401,14 @@ def job(
 
 
 def slurm(
-    *parts: SlurmNode | SlurmJob,
+    *parts: SlurmNode | SlurmJob | SlurmReservation,
     observed: datetime | None = NOW,
     capabilities: Iterable[str] = ("requeue",),
     partitions: Iterable[str] = ("lent",),
     error: str = "",
     reason: str = "",
 ) -> SlurmState:
-    """A fresh, complete observation of Slurm with these nodes and jobs."""
+    """A fresh, complete observation of Slurm with these nodes, jobs and reservations."""
     return SlurmState(
         observed=observed,
         error=error,
@@ -418,6 +419,7 @@ def slurm(
         partitions=frozenset(partitions),
         nodes={part.name: part for part in parts if isinstance(part, SlurmNode)},
         jobs={part.job_id: part for part in parts if isinstance(part, SlurmJob)},
+        reservations={part.name: part for part in parts if isinstance(part, SlurmReservation)},
     )
 
 

@@ -374,11 +374,29 @@ def test_a_claim_names_its_loans_and_those_it_cannot_have() -> None:
         ("recall class", "quick"),
         ("pods", "0 of 1 bound"),
         ("amount", "3 nodes"),
+        ("expected", "by 2026-11-21T12:01:51Z (in 1m51s)"),
         ("ends", "2026-11-21T12:01:00Z (in 1m), TimeToLive"),
         ("loan gpu-1-1", "its jobs end, save their work or are requeued (Drained): draining the Slurm node"),
         ("not recalled: loan gpu-2-1", "its priority 1000 is not below 1000"),
         ("not recalled: loan gpu-3-1", "it returns for claim team/c2"),
     )
+
+
+def test_a_reservation_tells_of_its_start_and_of_what_slurm_knows() -> None:
+    start, later = NOW + timedelta(hours=1), NOW + timedelta(hours=2)
+    wish = waiting(reason="Reserved", start_time=start, duration_seconds=600)
+    status = wish.status.model_copy(update={"promised_start": later}).with_condition(
+        NOW, "SlurmTold", True, "NothingToTell", "free nodes are enough"
+    )
+    found = explain("claim", "c1", "", seen(node(), wish.model_copy(update={"status": status})))
+    assert found.next_step.startswith(
+        "starts at 2026-11-21T13:00:00Z; its nodes are held and recalled from 2026-11-21T12:"
+    )
+    facts = dict(found.facts)
+    assert facts["expected"] == "by 2026-11-21T14:00:00Z (in 2h)"
+    assert facts["promised start"] == "2026-11-21T14:00:00Z (in 2h)"
+    assert facts["SlurmTold"] == "True, NothingToTell: free nodes are enough"
+    assert facts["ends"] == "2026-11-21T13:10:00Z (in 1h10m), Ended"
 
 
 def test_an_automatic_claim_names_its_controller() -> None:

@@ -33,7 +33,7 @@ from tests.sharing.build import (
 )
 from tidegate.api import CapacityClaimStatus, Condition, TouchedJob
 from tidegate.api.names import AUTOMATIC_LABEL, claim_fence
-from tidegate.sharing.snapshot import Owner, SlurmState, Snapshot, Taint
+from tidegate.sharing.snapshot import Owner, SlurmReservation, SlurmState, Snapshot, Taint
 
 NODE_NAMES = ("gpu-1", "gpu-2", "gpu-3", "gpu-4")
 CLAIM_NAMES = ("c1", "c2", "auto-web", "auto-api")
@@ -70,6 +70,8 @@ def worlds(draw: st.DrawFn) -> Snapshot:
         if draw(st.integers(0, 2)) == 0:
             things.append(draw(_claims(name)))
     records += [draw(_jobs(number + 1)) for number in range(draw(st.integers(0, 4)))]
+    if draw(sometimes):
+        records.append(draw(_reservations()))
     things.append(draw(_slurm(records)))
     nodes = [thing.name for thing in things if hasattr(thing, "taints")]
     idle = {name: ago(draw(SECONDS)) for name in nodes if not draw(sometimes)}
@@ -280,8 +282,19 @@ def _jobs(draw: st.DrawFn, job_id: int) -> Any:
         user=draw(st.sampled_from(["ada", "bob"])),
         reason=draw(st.sampled_from(["", "Resources", "JobHeldUser"])),
         exclusive=draw(st.booleans()),
+        time_limit_seconds=draw(st.sampled_from([None, 60, 2000])),
         array_tasks=1 if on else draw(st.sampled_from([1, 3])),
         end_time=ago(draw(SECONDS)) if draw(sometimes) else None,
+    )
+
+
+@st.composite
+def _reservations(draw: st.DrawFn) -> SlurmReservation:
+    return SlurmReservation(
+        draw(st.sampled_from(["tidegate-uid-c1", "tidegate-uid-gone"])),
+        tuple(sorted(draw(st.sets(st.sampled_from(NODE_NAMES), min_size=1)))),
+        ago(draw(st.sampled_from([-900, -30, 30]))),
+        ago(-4000),
     )
 
 
@@ -303,6 +316,7 @@ def _pending_pod(draw: st.DrawFn, number: int) -> Any:
 @st.composite
 def _claims(draw: st.DrawFn, name: str) -> Any:
     holder = name.removeprefix("auto-") if name.startswith("auto-") else ""
+    start = None if holder else draw(st.sampled_from([None, None, None, -5000, -60, 10, 600]))
     status = draw(
         st.sampled_from(
             [
@@ -326,11 +340,12 @@ def _claims(draw: st.DrawFn, name: str) -> Any:
         node_selector={} if holder else draw(st.sampled_from([{}, {}, {"zone": "a"}])),
         gang=not holder and draw(st.booleans()),
         gather_seconds=draw(st.sampled_from([30, 900])),
-        duration_seconds=draw(st.sampled_from([None, None, 60])),
+        duration_seconds=draw(st.sampled_from([None, None, 60])) if start is None else 500,
         pool_name=draw(st.sampled_from(["batch", "batch", "batch", "nosuch"])),
         priority_class_name=draw(st.sampled_from(["high", "high", "low", None, "nosuch"])),
         recall_class=draw(st.sampled_from(["graceful", "quick", "fast"])),
-        ttl_seconds=draw(st.sampled_from([None, None, 10, 1000])),
+        ttl_seconds=draw(st.sampled_from([None, None, 10, 1000])) if start is None else None,
+        start_time=None if start is None else ago(start),
         holder=holder,
         automatic=bool(holder),
         created=ago(draw(SECONDS)),
@@ -345,7 +360,7 @@ def _claims(draw: st.DrawFn, name: str) -> Any:
 def _slurm(draw: st.DrawFn, parts: list[Any]) -> SlurmState:
     state = slurm(
         *parts,
-        capabilities=draw(st.sampled_from([("requeue",), ("requeue",), ()])),
+        capabilities=draw(st.sampled_from([("requeue", "reservation"), ("requeue",), ()])),
         partitions=draw(st.sampled_from([("lent",), ("lent",), ("lent",), ("cpu",)])),
         observed=draw(st.sampled_from([NOW, NOW, NOW, NOW, ago(300), None])),
     )

@@ -34,6 +34,19 @@ class CapacityClaimSpec(Model):
                 "!has(self.nodes) || !has(self.gpus)",
                 "the amount is either in `nodes` or in `gpus`: leave one of them away",
             ),
+            (
+                "has(self.startTime) == has(oldSelf.startTime) "
+                "&& (!has(self.startTime) || self.startTime == oldSelf.startTime)",
+                "`startTime` cannot be changed: delete the claim and make a new one",
+            ),
+            (
+                "!has(self.startTime) || has(self.durationSeconds)",
+                "a claim with a `startTime` is a reservation and needs an end: set `durationSeconds`",
+            ),
+            (
+                "!has(self.startTime) || !has(self.ttlSeconds)",
+                "`ttlSeconds` counts from when the claim was made: with a `startTime` set `durationSeconds` alone",
+            ),
         )
     )
 
@@ -90,10 +103,15 @@ class CapacityClaimSpec(Model):
     recall_class: RecallClass = Field(
         default="quick", description="Which ladder of the pool is walked to get the nodes."
     )
+    start_time: Time | None = Field(
+        default=None,
+        description="The claim is a reservation: its nodes are needed from then on. They are taken back early enough, "
+        "and until then lent nodes go on running jobs. Needs `durationSeconds`.",
+    )
     duration_seconds: int | None = Field(
         default=None,
-        description="The claim ends this long after it was first satisfied and lets go of its nodes; pods that run "
-        "there stay. No end of this kind when absent.",
+        description="The claim ends this long after its `startTime`, or after it was first satisfied, and lets go of "
+        "its nodes; pods that run there stay. No end of this kind when absent.",
         ge=1,
         le=31536000,
     )
@@ -109,7 +127,8 @@ class CapacityClaimStatus(Status):
     """What was got.
 
     Conditions: `Satisfied` (all nodes are held, or its pods are bound), `Gathering` (a gang holds or recalls some of
-    its nodes and lacks others) and `Expired` (it is over).
+    its nodes and lacks others), `SlurmTold` (Slurm plans for the start of a reservation), `StartedLate` (a reservation
+    did not start when it was promised) and `Expired` (it is over).
     """
 
     nodes: tuple[Annotated[str, Field(max_length=253)], ...] = Field(
@@ -122,8 +141,13 @@ class CapacityClaimStatus(Status):
     wanted_nodes: int = Field(
         default=0, description="How many nodes it takes; of an amount in GPUs the fewest that have them.", ge=0
     )
+    promised_start: Time | None = Field(
+        default=None,
+        description="The start that was promised to a reservation when it was accepted: its `startTime`, or later "
+        "where that was too soon to take nodes back.",
+    )
     started: Time | None = Field(
-        default=None, description="When it was first satisfied; its `durationSeconds` count from then."
+        default=None, description="When it was first satisfied, and not before its `startTime`."
     )
     priority: int | None = Field(default=None, description="The priority that its PriorityClass stands for.")
 

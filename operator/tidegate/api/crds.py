@@ -123,6 +123,7 @@ RESOURCES = (
             Column("Reason", _condition("Satisfied", "reason")),
             Column("GPUs", ".spec.gpus", "integer", wide=True),
             Column("Gang", ".spec.gang", "boolean", wide=True),
+            Column("Starts", ".spec.startTime", wide=True),
             Column("Started", ".status.started", "date", wide=True),
             Column("Message", _condition("Satisfied", "message"), wide=True),
             _AGE,

@@ -33,6 +33,8 @@ APPLIERS: dict[type[c.Command], Applier] = {
     c.RequeueJob: slurm.requeue_job,
     c.CancelJob: slurm.cancel_job,
     c.DownSlurmNode: slurm.down_slurm_node,
+    c.AnnounceReservation: slurm.announce_reservation,
+    c.WithdrawReservation: slurm.withdraw_reservation,
     c.UnlabelNode: node.unlabel_node,
     c.DeleteSlurmdPod: node.delete_slurmd_pod,
     c.DeleteSlurmNode: slurm.delete_slurm_node,

@@ -22,11 +22,12 @@ from tidegate.cluster.errors import AlreadyExists, KubeError
 from tidegate.cluster.kinds import EVENTS
 from tidegate.controllers.hands import Hands
 from tidegate.sharing.explanation import utc
+from tidegate.sharing.report import LATE
 
 log = logging.getLogger(__name__)
 _COMPONENT = "tidegate"
 _QUARANTINED = "Quarantined"
-_WARNINGS = frozenset({OVERDUE, "Expired", _QUARANTINED})
+_WARNINGS = frozenset({OVERDUE, "Expired", _QUARANTINED, LATE})
 
 
 async def tell_loan(loan: NodeLoan, status: Status, hands: Hands) -> None:

@@ -13,6 +13,7 @@ from tidegate.api import (
     NodeLoanStatus,
 )
 from tidegate.sharing.index import Index, created
+from tidegate.sharing.report import seconds_late
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
@@ -30,8 +31,13 @@ REACTION_SECONDS = Histogram(
     "tidegate_claim_reaction_seconds", "From a claim's creation to its first status.", ["pool"], buckets=_SECONDS
 )
 SATISFACTION_SECONDS = Histogram(
-    "tidegate_claim_satisfied_seconds", "From a claim's creation to its satisfaction.", ["pool"], buckets=_SECONDS
-)
+    "tidegate_claim_satisfied_seconds", "From a claim's creation to its satisfaction; reservations do not count.",
+    ["pool"], buckets=_SECONDS,
+)  # fmt: skip
+LATE_SECONDS = Histogram(
+    "tidegate_reservation_late_seconds", "How much later than promised reservations started, 0 for those in time.",
+    ["pool"], buckets=(0, *_SECONDS),
+)  # fmt: skip
 RECALLS = Counter("tidegate_recalls_total", "Loans that were turned around.", ["pool", "reason", "recall_class"])
 JOBS_REQUEUED = Counter("tidegate_requeued_jobs_total", "Jobs that recalls requeued.", ["pool"])
 JOBS_CANCELLED = Counter(
@@ -93,14 +99,16 @@ def observe_request(cluster: str, call: str, seconds: float, failure: str) -> No
 
 
 def observe_claim(claim: CapacityClaim, status: CapacityClaimStatus) -> None:
-    """Time the claim's first status and its satisfaction."""
+    """Time the claim's first status and its satisfaction, of a reservation how late that was."""
     pool, satisfied = claim.spec.pool_name, status.condition("Satisfied")
     if satisfied is None:
         return
     waited = max((satisfied.last_transition_time - created(claim)).total_seconds(), 0)
     if claim.status.condition("Satisfied") is None:
         REACTION_SECONDS.labels(pool).observe(waited)
-    if satisfied.status == "True" and not claim.status.is_true("Satisfied"):
+    if status.started and status.promised_start and not claim.status.started:
+        LATE_SECONDS.labels(pool).observe(seconds_late(status.promised_start, status.started))
+    if satisfied.status == "True" and not claim.status.is_true("Satisfied") and not claim.spec.start_time:
         SATISFACTION_SECONDS.labels(pool).observe(waited)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from tidegate.api import NodeLoan
 from tidegate.controllers.hands import Hands, NotYet
 from tidegate.sharing.commands import (
+    AnnounceReservation,
     CancelJob,
     DeleteSlurmNode,
     DownSlurmNode,
     DrainSlurmNode,
     RequeueJob,
     SignalJob,
+    WithdrawReservation,
 )
 from tidegate.sharing.index import extra_of, is_drained_by_others
 from tidegate.sharing.snapshot import SlurmNode
@@ -50,6 +52,14 @@ async def delete_slurm_node(command: DeleteSlurmNode, hands: Hands) -> None:
     if not ours or is_drained_by_others(record):
         raise NotYet(f"Slurm node {record.name} is not ours to delete")
     await slurm.delete_node(record.name)
+
+
+async def announce_reservation(command: AnnounceReservation, hands: Hands) -> None:
+    await hands.slurm(command.cluster_name).reserve(command.reservation)
+
+
+async def withdraw_reservation(command: WithdrawReservation, hands: Hands) -> None:
+    await hands.slurm(command.cluster_name).withdraw(command.reservation_name)
 
 
 async def _record(cluster_name: str, loan: NodeLoan, hands: Hands) -> SlurmNode | None:

@@ -40,6 +40,7 @@ from tidegate.sharing.needs import (
 from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.protection import protecting, shields
 from tidegate.sharing.quotas import Quotas, never_fits, of_nodes, whom
+from tidegate.sharing.reservations import is_due
 from tidegate.sharing.return_steps import back_of
 from tidegate.sharing.sides import sides
 from tidegate.sharing.snapshot import Node
@@ -143,7 +144,7 @@ def allot(index: Index) -> Allotment:
     given = Allotment()
     supplies: dict[str, _Supply] = {}
     for claim in in_order(index):
-        if unservable(claim, index):
+        if unservable(claim, index) or not is_due(claim, index):
             continue
         name = claim.spec.pool_name
         if (wanted := lacking(claim, index.pools[name], index)) <= 0:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from tidegate.api import BatchPool, CapacityClaim, CapacityClaimStatus
 from tidegate.api.names import FENCE_TAINT, claim_fence, claim_of_fence
 from tidegate.sharing.allotment import Allotment, unservable
+from tidegate.sharing.announcements import Told
 from tidegate.sharing.commands import (
     Command,
     ForgetClaim,
@@ -37,6 +38,8 @@ from tidegate.sharing.needs import (
     wanted_nodes,
 )
 from tidegate.sharing.priorities import of_loan
+from tidegate.sharing.report import with_start, with_told
+from tidegate.sharing.reservations import is_due, words_of_wait
 from tidegate.sharing.snapshot import Node, Taint
 from tidegate.sharing.waiting import is_settled
 
@@ -51,7 +54,7 @@ def tend(claim: CapacityClaim, index: Index) -> list[Command]:
         return []
     fence = Taint(FENCE_TAINT, claim_fence(claim.metadata.uid), "NoSchedule")
     commands: list[Command] = []
-    if not is_gathering(claim):
+    if is_due(claim, index) and not is_gathering(claim):
         commands += [
             TolerateFence(pod, claim.metadata.uid)
             for pod in unbound_pods(claim, pool, index)
@@ -87,7 +90,7 @@ def _is_old(claim: CapacityClaim, index: Index) -> bool:
     return ended is not None and index.now - ended > timedelta(seconds=FORGET_SECONDS)
 
 
-def write_status(claim: CapacityClaim, allotment: Allotment, index: Index) -> list[Command]:
+def write_status(claim: CapacityClaim, allotment: Allotment, told: Told | None, index: Index) -> list[Command]:
     """The claim's status as it should read."""
     pool = index.pools.get(claim.spec.pool_name)
     held = held_nodes(claim, index)
@@ -107,8 +110,8 @@ def write_status(claim: CapacityClaim, allotment: Allotment, index: Index) -> li
         return _written(claim, status.model_copy(update={"nodes": (), "held_nodes": 0}))
     satisfied, reason, message = _satisfaction(claim, pool, held, allotment, index)
     status = _say(claim, status, index, "Satisfied", satisfied, reason, message)
-    if satisfied and status.started is None:
-        status = status.model_copy(update={"started": status.since("Satisfied")})
+    status = with_start(claim, status, unservable(claim, index) is None, index)
+    status = with_told(claim, status, told, index)
     if claim.spec.gang:
         status = _with_gathering(claim, status, held, index)
     if reason == "Served":
@@ -134,6 +137,8 @@ def _satisfaction(
         return True, "Held", f"{len(held)} nodes are held for it"
     if blocker:
         return False, *_words(blocker)
+    if not is_due(claim, index):
+        return False, "Reserved", words_of_wait(claim, index)
     if coming:
         waits = ", ".join(loan.spec.node_name for loan in coming[:8])
         return False, "Recalling", f"waiting for {waits} to come back from Slurm"

@@ -20,7 +20,7 @@ from tidegate.api import (
     SlurmCluster,
     SlurmClusterStatus,
 )
-from tidegate.sharing.snapshot import Node, Owner, Pod
+from tidegate.sharing.snapshot import Node, Owner, Pod, SlurmReservation
 
 
 class _OnLoan:
@@ -217,6 +217,31 @@ class DeleteSlurmNode(_OnLoan):
 
 
 @dataclass(frozen=True, slots=True)
+class AnnounceReservation:
+    """Tell Slurm from when until when it must keep jobs off nodes; make the reservation or change it."""
+
+    cluster_name: str
+    claim: CapacityClaim
+    reservation: SlurmReservation
+
+    @property
+    def key(self) -> str:
+        return f"reservation/{self.cluster_name}/{self.reservation.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawReservation:
+    """End a reservation of ours in Slurm."""
+
+    cluster_name: str
+    reservation_name: str
+
+    @property
+    def key(self) -> str:
+        return f"reservation/{self.cluster_name}/{self.reservation_name}"
+
+
+@dataclass(frozen=True, slots=True)
 class RecallLoan(_OnLoan):
     """Turn a loan around, or name the claim that a returning node goes to."""
 
@@ -368,6 +393,8 @@ Command = (
     | CancelJob
     | DownSlurmNode
     | DeleteSlurmNode
+    | AnnounceReservation
+    | WithdrawReservation
     | RecallLoan
     | WriteLoanStatus
     | EndLoan

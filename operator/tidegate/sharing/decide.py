@@ -7,6 +7,7 @@ from datetime import datetime
 from tidegate.api import BatchPool
 from tidegate.api.names import RETURN_FINALIZER
 from tidegate.sharing.allotment import allot, in_order
+from tidegate.sharing.announcements import announce
 from tidegate.sharing.automatic import make_automatic
 from tidegate.sharing.budgets import in_window
 from tidegate.sharing.claims import let_go, tend, write_status
@@ -35,9 +36,11 @@ def decide(snapshot: Snapshot, now: datetime) -> list[Command]:
         commands += tend(claim, index)
     allotment = allot(index)
     commands += [*allotment.holds, *allotment.recalls]
+    announced = announce(index)
+    commands += announced.commands
     for claim in snapshot.claims:
         if not claim.is_over:
-            commands += write_status(claim, allotment, index)
+            commands += write_status(claim, allotment, announced.told.get(claim.metadata.uid), index)
     commands += let_go(index)
     turned = {command.key for command in allotment.recalls}
     held = frozenset(hold.node.name for hold in allotment.holds)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 
 from tidegate.api import BatchPool
+from tidegate.sharing.reservations import Reserved
 from tidegate.sharing.snapshot import SlurmJob, SlurmNode, SlurmState
 
 NOT_WAITING_FOR_NODES = frozenset(
@@ -44,6 +45,8 @@ class Room:
     cpus: int
     memory_mib: int
     shared: bool = True
+    node: str = ""
+    """The Slurm node whose room it is; empty for one that is yet to come."""
 
     def takes(self, gpus: int, cpus: int, memory_mib: int, exclusive: bool) -> bool:
         """Whether that much fits."""
@@ -112,12 +115,14 @@ def _one(tokens: list[str], features: frozenset[str]) -> bool:
     return result
 
 
-def nodes_wanted(pool: BatchPool, slurm: SlurmState, coming: int, sample: Room, most: int) -> int:
+def nodes_wanted(
+    pool: BatchPool, slurm: SlurmState, coming: int, sample: Room, most: int, reserved: Reserved | None = None
+) -> int:
     """How many nodes beyond those lent or `coming` (joining) the waiting jobs could use, at most `most`.
 
     Jobs are laid onto rooms in Slurm's order (priority, then id): first what is free on nodes that take jobs, then the
     joining nodes, then new ones like `sample`. A job of k nodes counts only if all k are to be had; one that never fits
-    a node does not count.
+    a node does not count. For a job that would run into a reservation all that are `reserved` are not to be had.
     """
     rooms = [_room(node) for node in slurm.nodes.values() if _takes_jobs(node, pool)]
     rooms += [replace(sample) for _ in range(coming)]
@@ -125,19 +130,23 @@ def nodes_wanted(pool: BatchPool, slurm: SlurmState, coming: int, sample: Room, 
     for job in sorted(slurm.jobs.values(), key=lambda j: (-j.priority, j.job_id)):
         if not waits_for_nodes(job, pool):
             continue
-        left = job.array_tasks
-        while left > 0 and (laid := _lay(job, left, rooms, known + most, sample)):
+        left, limit, closed = job.array_tasks, known + most, frozenset[str]()
+        if reserved:
+            limit = known + min(most, reserved.leaves(job))
+            closed = frozenset(node for node in reserved.closes if reserved.shuts_out(job, node))
+        while left > 0 and (laid := _lay(job, left, rooms, limit, sample, closed)):
             left -= laid
     return len(rooms) - known
 
 
-def _lay(job: SlurmJob, tasks: int, rooms: list[Room], limit: int, sample: Room) -> int:
+def _lay(job: SlurmJob, tasks: int, rooms: list[Room], limit: int, sample: Room, closed: frozenset[str]) -> int:
     """Lay as many of the array's tasks as one set of rooms takes (a large array must not cost a look for each task)."""
     nodes = max(job.node_count, 1)
     if job.may_spread and sample.gpus:
         nodes = max(nodes, -(-job.gpus // sample.gpus))
     gpus, cpus = -(-job.gpus // nodes), -(-job.cpus // nodes)
-    chosen = [r for r in rooms if r.takes(gpus, cpus, job.memory_mib_per_node, job.exclusive)][:nodes]
+    taking = [r for r in rooms if r.takes(gpus, cpus, job.memory_mib_per_node, job.exclusive)]
+    chosen = [room for room in taking if room.node not in closed][:nodes]
     missing = nodes - len(chosen)
     fresh_fits = replace(sample).takes(gpus, cpus, job.memory_mib_per_node, job.exclusive)
     if missing and (not fresh_fits or len(rooms) + missing > limit):
@@ -165,4 +174,5 @@ def _room(node: SlurmNode) -> Room:
         cpus=node.cpus - node.cpus_used,
         memory_mib=node.memory_mib - node.memory_mib_used,
         shared=not node.is_busy,
+        node=node.name,
     )

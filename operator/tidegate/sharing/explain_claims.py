@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tidegate.api import CapacityClaim, NodeLoan
 from tidegate.sharing.explain_loans import next_step_of
 from tidegate.sharing.explanation import (
@@ -15,12 +17,16 @@ from tidegate.sharing.explanation import (
     listed,
     moment,
     reasoned,
+    said,
     unknown,
 )
 from tidegate.sharing.index import Index
+from tidegate.sharing.lead_time import back_by
 from tidegate.sharing.lifetime import ends_at
 from tidegate.sharing.needs import amount, coming_loans, held_nodes, is_automatic, pods_of, wanted_nodes, words_of
 from tidegate.sharing.priorities import of_loan
+from tidegate.sharing.report import LATE, TOLD
+from tidegate.sharing.reservations import is_due, words_of_wait
 
 
 def explain_claim(name: str, namespace: str, index: Index) -> Explanation:
@@ -62,6 +68,8 @@ def _next_of_claim(claim: CapacityClaim, index: Index) -> str:
         return end_of_hold(claim)
     if coming := coming_loans(claim, index):
         return f"it gets {listed(loan.spec.node_name for loan in coming)} as soon as Slurm has let go"
+    if satisfied.reason == "Reserved":
+        return words_of_wait(claim, index)
     if satisfied.reason == "Binding":
         return "kube-scheduler binds its pods"
     return "loans are recalled, or free nodes held, as soon as there are any for it"
@@ -87,10 +95,26 @@ def _claim_facts(claim: CapacityClaim, index: Index) -> Facts:
         ("recall class", claim.spec.recall_class),
         ("pods", f"{bound} of {len(pods)} bound" if pods else "none yet"),
         ("amount", f"{words_of(amount(claim), claim)}{', all or none' if claim.spec.gang else ''}"),
+        ("expected", expected(claim, coming, index)),
+        ("promised start", moment(promised, index.now) if (promised := claim.status.promised_start) else ""),
+        ("started", moment(started, index.now) if (started := claim.status.started) else ""),
+        (TOLD, said(told) if (told := claim.status.condition(TOLD)) else ""),
+        (LATE, said(late) if (late := claim.status.condition(LATE)) else ""),
         ("ends", f"{moment(end.time, index.now)}, {end.reason}" if end else ""),
         *((f"loan {loan.metadata.name}", next_step_of(loan)) for loan in coming[:MOST]),
         *((f"not recalled: loan {loan.metadata.name}", why) for loan, why in refused[:MOST] if why),
     )
+
+
+def expected(claim: CapacityClaim, coming: Sequence[NodeLoan], index: Index) -> str:
+    """When the claim has its nodes, as far as that can be told: at its start, or when those on their way are there."""
+    pool, start = index.pools.get(claim.spec.pool_name), claim.spec.start_time
+    if pool is None or claim.status.is_true("Satisfied"):
+        return ""
+    times = [back_by(loan, pool, index) for loan in coming]
+    if start and not is_due(claim, index):
+        times.append(claim.status.promised_start or start)
+    return f"by {moment(max(times), index.now)}" if times else ""
 
 
 def _why_not_recalled(loan: NodeLoan, priority: int, index: Index) -> str:

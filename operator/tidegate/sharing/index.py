@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan, OpenWindow
 from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, claim_of_fence, slurm_node_name
+from tidegate.sharing.lead_time import overheads
 from tidegate.sharing.lifetime import ends_at
 from tidegate.sharing.snapshot import Node, Owner, Pod, SlurmJob, SlurmNode, SlurmState, Snapshot
 from tidegate.sharing.windows import open_window, terms_in
@@ -245,6 +246,20 @@ class Index:
             nodes = [n for n in self.nodes_of_pool[pool_name] if labels <= n.labels.items()]
             self._selections[key] = nodes, sum(gpus_of(n, self.pools[pool_name]) for n in nodes)
         return self._selections[key]
+
+    @cached_property
+    def reservations(self) -> dict[str, list[CapacityClaim]]:
+        """Live claims that have a start of their own, by pool name."""
+        found: dict[str, list[CapacityClaim]] = defaultdict(list)
+        for _, claim in sorted(self.live_claims.items()):
+            if claim.spec.start_time is not None:
+                found[claim.spec.pool_name].append(claim)
+        return found
+
+    @cached_property
+    def recall_overheads(self) -> dict[str, float]:
+        """How many seconds recalls lately needed beyond their ladder, by name of the pools that have ended any."""
+        return overheads(self.snapshot.loans, self.pools)
 
     def is_promised(self, loan: NodeLoan) -> bool:
         """Whether the node of a loan comes back for a claim that still waits for it."""

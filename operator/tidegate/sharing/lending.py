@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tidegate.api import BatchPool, NodeLoan, NodeLoanSpec
@@ -12,6 +12,7 @@ from tidegate.sharing.commands import Command, CreateLoan
 from tidegate.sharing.demand import Room, nodes_wanted
 from tidegate.sharing.idleness import Blocker, held_by, lasting_blocker, lend_blocker, set_aside
 from tidegate.sharing.index import Index, gpu_resource, gpus_of
+from tidegate.sharing.reservations import reserved, words_of_kept
 from tidegate.sharing.sides import sides
 from tidegate.sharing.snapshot import Node, SlurmState
 
@@ -73,7 +74,7 @@ def obtainable(pool: BatchPool, slurm: SlurmState, index: Index, *, soon: bool) 
     return max(most, 0)
 
 
-def wanted(pool: BatchPool, slurm: SlurmState, index: Index, most: int, but_for: Iterable[NodeLoan] = ()) -> int:
+def wanted(pool: BatchPool, slurm: SlurmState, index: Index, most: int, but_for: Sequence[NodeLoan] = ()) -> int:
     """How many nodes, at most `most`, pending jobs could use beyond those lent and joining.
 
     Loans on their way back, and those of `but_for`, count as if their nodes were not in Slurm.
@@ -85,7 +86,10 @@ def wanted(pool: BatchPool, slurm: SlurmState, index: Index, most: int, but_for:
     joining = sum(not loan.is_wanted_back and not loan.status.is_true("Lent") for loan in loans)
     gone = {loan.spec.slurm_node_name for loan in (*but_for, *(one for one in loans if one.is_wanted_back))}
     staying = {name: node for name, node in slurm.nodes.items() if name not in gone}
-    return nodes_wanted(pool, replace(slurm, nodes=staying), joining, sample, most)
+    coming_home = [*but_for, *(one for one in loans if one.is_wanted_back and not index.is_promised(one))]
+    home = max(len(free_nodes(pool, index)) + len(coming_home), most)
+    kept = reserved(pool.metadata.name, slurm, home, index)
+    return nodes_wanted(pool, replace(slurm, nodes=staying), joining, sample, most, kept)
 
 
 def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
@@ -131,7 +135,8 @@ def allowed(
     limits = []
     least = terms.floor - len(loans)
     if terms.policy == "DemandDriven":
-        words = f"no pending job of partition {pool.spec.partition} could use one more node"
+        kept = words_of_kept(name, index)
+        words = f"no pending job of partition {pool.spec.partition} could use one more node{kept}"
         limits.append((max(demand_nodes, least), Blocker("NoDemand", words)))
     words = f"pool {name} has {free} free nodes and keeps headroom.high {terms.headroom.high} for Kubernetes"
     limits.append((free - terms.headroom.high, Blocker("Headroom", words)))
@@ -144,7 +149,9 @@ def allowed(
     words = f"{joining} nodes of pool {name} are joining, maxJoining is {terms.max_joining}"
     limits.append((terms.max_joining - joining, Blocker("MaxJoining", words)))
     if terms.policy == "DemandDriven":
-        words = f"pending jobs could use {demand_nodes} more nodes, but none starts with those that may be lent now"
+        words = (
+            f"pending jobs could use {demand_nodes} more nodes, but none starts with those that may be lent now{kept}"
+        )
         limits.append((max(startable_nodes, least), Blocker("TooFewNodes", words)))
     return limits
 

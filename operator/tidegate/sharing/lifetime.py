@@ -37,10 +37,19 @@ def ends_at(claim: CapacityClaim, index: Index) -> End | None:
         made = claim.metadata.creation_timestamp or index.now
         words = f"not ended within ttlSeconds {spec.ttl_seconds}; its nodes are let go"
         ends.append(End(made + timedelta(seconds=spec.ttl_seconds), "TimeToLive", words))
-    if spec.duration_seconds is not None and status.started is not None:
+    began = spec.start_time or status.started
+    if spec.duration_seconds is not None and began is not None:
         words = f"its durationSeconds {spec.duration_seconds} are over; its nodes are let go, pods that run there stay"
-        ends.append(End(status.started + timedelta(seconds=spec.duration_seconds), "Ended", words))
-    if is_gathering(claim) and status.is_true(GATHERING) and (began := status.since(GATHERING)):
+        ends.append(End(began + timedelta(seconds=spec.duration_seconds), "Ended", words))
+    if is_gathering(claim) and status.is_true(GATHERING) and (first := status.since(GATHERING)):
         words = f"not all of its nodes came within gatherSeconds {spec.gather_seconds}; those that did are let go"
-        ends.append(End(began + timedelta(seconds=spec.gather_seconds), "GangIncomplete", words))
+        # Those of a reservation are gathered early, so that all are there at its start.
+        first = max(first, spec.start_time or first)
+        ends.append(End(first + timedelta(seconds=spec.gather_seconds), "GangIncomplete", words))
     return min(ends, key=lambda end: end.time, default=None)
+
+
+def reserved_until(claim: CapacityClaim) -> datetime | None:
+    """The end of a reservation, which is known before it starts."""
+    spec = claim.spec
+    return spec.start_time + timedelta(seconds=spec.duration_seconds or 0) if spec.start_time else None
