@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import pytest
 
 from e2e.operator import wait_for
@@ -85,14 +87,33 @@ def test_a_job_that_ignores_all_signals_is_requeued_all_the_same(stage: Stage) -
     assert "PENDING" in stage.state(job)
 
 
-def test_a_job_that_may_not_be_requeued_is_waited_for(stage: Stage) -> None:
+def test_a_job_that_may_not_be_requeued_keeps_its_node_until_it_ends(stage: Stage) -> None:
     one_node_left(stage)
-    job = stage.sleep_job(10, "--no-requeue")
+    job = stage.sleep_job(8, "--no-requeue")
     stage.wait_job(job, "RUNNING")
     stage.deployment("web", 1)
+    (claim,) = wait_for("a claim", stage.claims, 15)
+    words = stage.wait_condition("capacityclaims", claim["metadata"]["name"], "False", "Protected", "Satisfied")
+    assert f"job {job} may not be requeued (until it ends)" in words
     stage.wait_running("web", 1)
     assert stage.state(job) == "COMPLETED"
-    assert job_of_loan(stage, job)["action"] == "Waited"
+    assert not [one for loan in stage.loans(open_only=False) for one in loan["status"].get("jobs", [])]
+
+
+def test_a_new_job_keeps_its_node_for_the_minimum_run(bare_stage: Stage) -> None:
+    stage = bare_stage
+    stage.set_up(recall={"protection": {"minimumRunSeconds": 8}})
+    one_node_left(stage)
+    job = stage.sleep_job(3600)
+    stage.wait_job(job, "RUNNING")
+    stage.deployment("web", 1)
+    (claim,) = wait_for("a claim", stage.claims, 15)
+    words = stage.wait_condition("capacityclaims", claim["metadata"]["name"], "False", "Protected", "Satisfied")
+    assert f"job {job} has not run for 8 s (until " in words
+    stage.wait_running("web", 1)
+    touched = job_of_loan(stage, job)
+    ran = datetime.fromisoformat(str(touched["time"])) - datetime.fromisoformat(str(touched["startTime"]))
+    assert ran >= timedelta(seconds=8)
 
 
 def test_a_job_that_may_not_be_requeued_is_cancelled_where_the_pool_says_so_and_the_loan_tells(
@@ -111,6 +132,7 @@ def test_a_job_that_may_not_be_requeued_is_cancelled_where_the_pool_says_so_and_
         "action": "Cancelled",
         "requeueable": False,
         "gpus": 2,
+        "user": "alice",
         "time": "",
         "startTime": "",
     }
@@ -151,6 +173,18 @@ def test_the_loan_whose_recall_loses_least_is_recalled(stage: Stage) -> None:
     stage.wait_running("web", 1)
     assert stage.state(jobs[0]) == "RUNNING"
     assert "PENDING" in stage.state(jobs[1])
+
+
+def test_two_nodes_of_one_job_are_recalled_rather_than_those_of_two_jobs(stage: Stage) -> None:
+    on_two = stage.sleep_job(3600, "--nodes=2")
+    stage.wait_job(on_two, "RUNNING", seconds=40)
+    newer = stage.sleep_job(3600)
+    stage.wait_job(newer, "RUNNING", seconds=40)
+    stage.claim("demo-day", nodes=2)
+    stage.wait_condition("capacityclaims", "demo-day", "True", "Held", "Satisfied", seconds=40)
+    assert "PENDING" in stage.state(on_two)
+    assert stage.state(newer) == "RUNNING"
+    assert stage.job(newer)["restart_cnt"] == 0
 
 
 def test_a_pod_of_no_more_importance_than_the_loan_waits(bare_stage: Stage) -> None:
