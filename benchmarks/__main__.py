@@ -9,6 +9,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks import decision
 from benchmarks.cost import at_rest, with_many_nodes
 from benchmarks.figures import HEAD, Figure, steps_table
 from benchmarks.hand_over import Measured, measure
@@ -41,10 +42,14 @@ def main() -> int:
             if not options.no_scale:
                 costs += with_many_nodes(stage, operator)
             options.page.parent.mkdir(exist_ok=True)
-            options.page.write_text(page(measured, costs, _observation_rows(), lab))
             stage.clear()
         finally:
             operator.stop()
+    # With the operator gone, so that nothing but the lab's own daemons shares the cores.
+    tell("decisions on worlds of up to 10,000 nodes")
+    rows = decision.measure()
+    sections = f"{decision.section(rows)}\n\n{_observation_rows()}"
+    options.page.write_text(page(measured, [*costs, *decision.figures(rows)], sections, lab))
     tell(f"written: {options.page}")
     return 0
 
@@ -55,7 +60,7 @@ def tell(words: str) -> None:
     sys.stdout.flush()
 
 
-def page(measured: Measured, costs: list[Figure], observation: str, lab: Lab) -> str:
+def page(measured: Measured, costs: list[Figure], sections: str, lab: Lab) -> str:
     """The page, in Markdown."""
     figures = [*measured.figures(), *costs]
     return f"""\
@@ -86,7 +91,7 @@ From the conditions of the loans of all these cycles.
 
 {steps_table(measured.steps)}
 
-{observation}
+{sections}
 """
 
 

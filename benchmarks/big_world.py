@@ -29,6 +29,7 @@ from tests.sharing.build import (
     slurmd,
     snapshot,
 )
+from tidegate.api import NodeLoan
 from tidegate.api.names import FENCE_TAINT, claim_fence
 from tidegate.sharing.commands import (
     Command,
@@ -58,6 +59,17 @@ def big_world(nodes: int) -> Snapshot:
     pending pods of a controller. Together they want more than there is to recall.
     """
     return _Builder(nodes, random.Random(nodes)).world()  # noqa: S311 - a world, not a secret
+
+
+def all_busy(nodes: int, jobs: int) -> tuple[Snapshot, list[NodeLoan]]:
+    """Lent nodes only, that many jobs running on them, each tenth on two to sixteen nodes; and their loans."""
+    builder = _Builder(nodes, random.Random(jobs))  # noqa: S311 - a world, not a secret
+    names = [f"gpu-{number:05}" for number in range(nodes)]
+    for name in names:
+        builder.lent(name)
+    builder.share(names, jobs)
+    world = snapshot(*builder.things, pool("batch"), slurm(*builder.records))
+    return world, [one for one in world.loans if not one.is_over]
 
 
 def after(world: Snapshot, commands: Iterable[Command]) -> Snapshot:
@@ -117,7 +129,7 @@ class _Builder:
         names = [f"gpu-{number:05}" for number in range(self.size)]
         lent, home = names[: self.size // 2], names[self.size // 2 :]
         for name in lent:
-            self._lent(name)
+            self.lent(name)
         self._running(lent)
         for number, name in enumerate(home):
             self._at_home(name, number)
@@ -131,7 +143,8 @@ class _Builder:
             *self.things, pool("batch", lending=terms), slurm(*self.records), priority_classes={"higher": 2000}
         )
 
-    def _lent(self, name: str) -> None:
+    def lent(self, name: str) -> None:
+        """A node with its loan, an ended one, and slurmd; one in fifty is still joining."""
         joining = self.chance.random() < 0.02
         self.things += [
             lent_node(name, loan=f"{name}-2", labels=self._zone()),
@@ -141,6 +154,12 @@ class _Builder:
         ]
         if not joining:
             self.records.append(slurm_node(name, "MIXED", "DYNAMIC_NORM", loan=f"{name}-2", gpus_used=GPUS - 1))
+
+    def share(self, names: list[str], jobs: int) -> None:
+        """That many running jobs, each tenth on several nodes."""
+        for number in range(jobs):
+            wide = self.chance.choice((2, 2, 2, 4, 4, 8, 16)) if number % 10 == 0 else 1
+            self._job(tuple(self.chance.sample(names, wide)), wide)
 
     def _zone(self) -> dict[str, str]:
         return {"zone": self.chance.choice("abc")}

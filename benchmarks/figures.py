@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured quantity. `aim` is what it shall not exceed, in the same unit; None when nothing was promised."""
+    """One measured quantity. `aim` is what it shall not exceed (or fall below, if `at_least`), in the same unit; None
+    when nothing was promised."""
 
     what: str
     value: float
@@ -17,26 +18,30 @@ class Figure:
     aim: float | None = None
     of: int = 1
     """How many measurements it sums up."""
+    at_least: bool = False
 
     @property
     def missed(self) -> bool:
         """Whether it is worse than its aim."""
-        return self.aim is not None and self.value > self.aim
+        return self.aim is not None and (self.value < self.aim if self.at_least else self.value > self.aim)
 
     @property
     def is_close(self) -> bool:
         """Whether it meets its aim with less than a fifth to spare."""
-        return self.aim is not None and 0.8 * self.aim < self.value <= self.aim
+        if self.aim is None or self.missed:
+            return False
+        return self.value < 1.2 * self.aim if self.at_least else 0.8 * self.aim < self.value
 
     @property
     def told(self) -> str:
         """The figure with its unit."""
-        return f"{_short(self.value)} {self.unit}"
+        return f"{_short(self.value)} {self.unit}".rstrip()
 
     @property
     def row(self) -> str:
         """A row of the table of figures."""
-        aim = "" if self.aim is None else f"{_short(self.aim)} {self.unit}"
+        words = "at least " if self.at_least else ""
+        aim = "" if self.aim is None else f"{words}{_short(self.aim)} {self.unit}".rstrip()
         verdict = "" if self.aim is None else "missed" if self.missed else "met"
         return f"| {self.what} | {self.of} | {self.told} | {aim} | {verdict} |"
 

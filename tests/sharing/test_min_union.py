@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import statistics
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sharing.unions import Instance, brute_force, least_in_parts, one_by_one, tangled, whole_nodes
 from tidegate.sharing import min_union
 from tidegate.sharing.min_union import Item, cheapest_union, union_cost
-
-Instance = tuple[list[Item], dict[int, int]]
 
 
 @st.composite
@@ -23,24 +22,6 @@ def instances(draw: st.DrawFn) -> Instance:
     costs = dict(enumerate(draw(st.lists(st.integers(0, 30), max_size=7))))
     names = st.frozensets(st.sampled_from(sorted(costs)), max_size=3) if costs else st.just(frozenset[int]())
     return [Item(draw(st.integers(0, 20)), tuple(sorted(draw(names)))) for _ in range(count)], costs
-
-
-def brute_force(instance: Instance, count: int) -> int:
-    items, costs = instance
-    return min(union_cost(some, items, costs) for some in itertools.combinations(range(len(items)), count))
-
-
-def one_by_one(instance: Instance, count: int) -> int:
-    """What it costs to take always the item that adds least."""
-    items, costs = instance
-    chosen: list[int] = []
-    paid: set[int] = set()
-    for _ in range(count):
-        left = [at for at in range(len(items)) if at not in chosen]
-        best = min(left, key=lambda at: items[at].own + sum(costs[n] for n in items[at].shares if n not in paid))
-        chosen.append(best)
-        paid |= set(items[best].shares)
-    return union_cost(chosen, items, costs)
 
 
 @given(instances(), st.integers(-1, 10))
@@ -95,47 +76,16 @@ def test_a_large_count_costs_at_most_one_group_more_than_the_least() -> None:
     for count in (150, 400, 700):
         items, costs = whole_nodes(chance, 1000)
         cost = union_cost(cheapest_union(items, costs, count), items, costs)
-        bound = least_in_parts(items, costs, count)
+        bound = least_in_parts((items, costs), count)
         assert bound <= cost <= bound + max(costs.values())
         assert cost <= 1.05 * bound
 
 
 def test_a_thousand_items_take_no_time_to_speak_of() -> None:
     """A bound ten times as wide as the aim, for machines that do other things; `make bench` has the figure."""
-    import time
-
     chance = random.Random(9)  # noqa: S311 - no secret
     for instance in (whole_nodes(chance, 1000), tangled(chance, 1000, 1000, 6)):
         for count in (1, 4, 50, 500):
             began = time.process_time()
             cheapest_union(*instance, count)
             assert time.process_time() - began < 0.5
-
-
-def tangled(chance: random.Random, size: int, shared: int, widest: int) -> Instance:
-    """Items that share things with any others; what more items share costs more."""
-    holders = [chance.sample(range(size), chance.randint(2, widest)) for _ in range(shared)]
-    costs = {name: chance.randint(1, 10_000) * len(those) for name, those in enumerate(holders)}
-    shares = [tuple(name for name, those in enumerate(holders) if at in those) for at in range(size)]
-    return [Item(chance.randint(0, 10_000), names) for names in shares], costs
-
-
-def whole_nodes(chance: random.Random, size: int) -> Instance:
-    """Jobs that have their nodes to themselves, on one to sixteen of them."""
-    items: list[Item] = []
-    costs: dict[int, int] = {}
-    while len(items) < size:
-        wide = min(chance.choice((1, 1, 1, 2, 4, 8, 16)), size - len(items))
-        costs[len(costs)] = chance.randint(1, 10**6) * wide
-        items += [Item(0, (len(costs) - 1,))] * wide
-    return items, costs
-
-
-def least_in_parts(items: list[Item], costs: dict[int, int], count: int) -> float:
-    """What `count` items would cost if a part of a job could be ended."""
-    wide = {name: sum(name in item.shares for item in items) for name in costs}
-    total, left = 0.0, count
-    for name in sorted(costs, key=lambda one: costs[one] / wide[one]):
-        part = min(left, wide[name])
-        total, left = total + costs[name] * part / wide[name], left - part
-    return total

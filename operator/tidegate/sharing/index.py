@@ -285,15 +285,19 @@ class Index:
 
     def slurm_of(self, pool_name: str) -> SlurmState | None:
         """The Slurm that the pool lends to, only if what was seen of it is complete and fresh."""
-        pool = self.pools.get(pool_name)
-        if pool is None:
-            return None
-        cluster = self.snapshot.clusters.get(pool.spec.slurm_cluster_name)
-        state = self.snapshot.slurm.get(pool.spec.slurm_cluster_name)
-        if cluster is None or state is None or state.observed is None or state.error:
-            return None
-        limit = timedelta(seconds=STALE_SECONDS + cluster.spec.poll_seconds)
-        return state if self.now - state.observed <= limit else None
+        return self._slurm_of.get(pool_name)
+
+    @cached_property
+    def _slurm_of(self) -> dict[str, SlurmState]:
+        found: dict[str, SlurmState] = {}
+        for name, pool in self.pools.items():
+            cluster = self.snapshot.clusters.get(pool.spec.slurm_cluster_name)
+            state = self.snapshot.slurm.get(pool.spec.slurm_cluster_name)
+            if cluster is None or state is None or state.observed is None or state.error:
+                continue
+            if self.now - state.observed <= timedelta(seconds=STALE_SECONDS + cluster.spec.poll_seconds):
+                found[name] = state
+        return found
 
     @cached_property
     def _jobs_by_node(self) -> dict[tuple[str, str], list[SlurmJob]]:

@@ -27,6 +27,9 @@ ROOM = 30_000
 """How many sums the knapsack may make."""
 LOOKS = 5_000
 """How many items are looked at for swaps that mend a result of greedy curves."""
+FEW = 20
+"""Where fewer than one in so many items of a group are wanted, the order that drops one item after the other is not
+worth its time."""
 DENSE = 10_000
 """With more ties between items and what they share than this, the slower ones of the greedy orders are left out."""
 
@@ -49,10 +52,10 @@ def cheapest_union(items: Sequence[Item], costs: Mapping[int, int], count: int) 
     if count >= len(items):
         return list(range(len(items)))
     alone = sorted((at for at, item in enumerate(items) if not item.shares), key=lambda at: items[at].own)
-    curves = _curves(_groups(items), items, costs)
+    curves = _curves(_groups(items), items, costs, count)
     chosen, is_searched = _combined([*accumulate((items[at].own for at in alone), initial=0)], alone, curves, count)
     if not is_searched:
-        simple = _forwards(range(len(items)), items, costs, _holders(range(len(items)), items), split=False)[:count]
+        simple = _forwards(range(len(items)), items, costs, _holders(range(len(items)), items), count, split=False)
         chosen = min(chosen, simple, key=lambda those: union_cost(those, items, costs))
     if not all(curve.is_true for curve in curves):
         chosen = _mended(chosen, items, costs)
@@ -99,7 +102,7 @@ def _groups(items: Sequence[Item]) -> list[list[int]]:
     return list(found.values())
 
 
-def _curves(groups: list[list[int]], items: Sequence[Item], costs: Mapping[int, int]) -> list[_Curve]:
+def _curves(groups: list[list[int]], items: Sequence[Item], costs: Mapping[int, int], count: int) -> list[_Curve]:
     """The smallest groups are searched completely, as far as the effort goes."""
     left, curves = EFFORT_OF_ALL, []
     for group in sorted(groups, key=len):
@@ -110,7 +113,7 @@ def _curves(groups: list[list[int]], items: Sequence[Item], costs: Mapping[int, 
             by = _by_shared if len(names) <= len(group) else _by_items
             curves.append(by(group, names, items, costs))
         else:
-            curves.append(_greedy(group, items, costs))
+            curves.append(_greedy(group, items, costs, min(count, len(group))))
     return curves
 
 
@@ -164,15 +167,16 @@ def _by_items(group: list[int], names: list[int], items: Sequence[Item], costs: 
 # -- greedy curves of large groups --------------------------------------------------------------------------------
 
 
-def _greedy(group: list[int], items: Sequence[Item], costs: Mapping[int, int]) -> _Curve:
-    """For each number of items the best of three greedy orders."""
+def _greedy(group: list[int], items: Sequence[Item], costs: Mapping[int, int], most: int) -> _Curve:
+    """For each number of items, up to `most`, the best of three greedy orders."""
     holders = _holders(group, items)
-    orders = [_forwards(group, items, costs, holders, split=False)]
+    orders = [_forwards(group, items, costs, holders, most, split=False)]
     if sum(map(len, holders.values())) <= DENSE:
-        orders.append(_forwards(group, items, costs, holders, split=True))
-        orders.append(_backwards(group, items, costs, holders))
+        orders.append(_forwards(group, items, costs, holders, most, split=True))
+        if most * FEW >= len(group):
+            orders.append(_backwards(group, items, costs, holders)[:most])
     sums = [_running_cost(order, items, costs) for order in orders]
-    picks = [min(range(len(orders)), key=lambda one: sums[one][count]) for count in range(len(group) + 1)]
+    picks = [min(range(len(orders)), key=lambda one: sums[one][count]) for count in range(most + 1)]
     return _Curve(
         [sums[pick][count] for count, pick in enumerate(picks)],
         [tuple(orders[pick][:count]) for count, pick in enumerate(picks)],
@@ -189,7 +193,13 @@ def _holders(group: Iterable[int], items: Sequence[Item]) -> dict[int, list[int]
 
 
 def _forwards(
-    group: Iterable[int], items: Sequence[Item], costs: Mapping[int, int], holders: dict[int, list[int]], *, split: bool
+    group: Iterable[int],
+    items: Sequence[Item],
+    costs: Mapping[int, int],
+    holders: dict[int, list[int]],
+    most: int,
+    *,
+    split: bool,
 ) -> list[int]:
     """Always the item that adds least; with `split`, what is shared counts for each of its items in part."""
     price = {name: costs[name] / len(those) if split else costs[name] for name, those in holders.items()}
@@ -198,7 +208,7 @@ def _forwards(
     heapq.heapify(heap)
     order: list[int] = []
     paid: set[int] = set()
-    while heap:
+    while len(order) < most:
         cost, at = heapq.heappop(heap)
         if at not in adds or cost != adds[at]:
             continue

@@ -32,17 +32,18 @@ class Shield:
 
 def shield_of(job: SlurmJob, terms: Recall, now: datetime) -> Shield | None:
     """What protects the job; of several reasons the one that lasts longest. A job that ends anyway has none."""
+    least, after = terms.protection.minimum_run_seconds, terms.protection.after_restarts
+    if job.requeueable and not least and job.restarts < after:
+        return None
     if job.start_time is None or "COMPLETING" in job.states:
         return None
     if not job.requeueable and terms.non_requeueable_jobs == "Protect":
         return Shield(job.job_id, "may not be requeued", job.end_time)
-    least, promised = timedelta(0), timedelta(seconds=terms.protection.minimum_run_seconds)
-    why = f"has not run for {terms.protection.minimum_run_seconds} s"
-    if job.restarts >= terms.protection.after_restarts:
-        least = timedelta(seconds=terms.protection.protected_seconds)
-    if least > promised:
-        promised, why = least, f"was requeued {job.restarts} times"
-    until = job.start_time + promised
+    if job.restarts >= after and terms.protection.protected_seconds > least:
+        seconds, why = terms.protection.protected_seconds, f"was requeued {job.restarts} times"
+    else:
+        seconds, why = least, f"has not run for {least} s"
+    until = job.start_time + timedelta(seconds=seconds)
     return Shield(job.job_id, why, until) if now < until else None
 
 

@@ -201,7 +201,7 @@ class SlurmJob:
     @property
     def holds_nodes(self) -> bool:
         """Whether it runs or is being cleaned up."""
-        return bool(self.states & _HOLDING)
+        return not self.states.isdisjoint(_HOLDING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,17 +87,18 @@ def lost_gpu_seconds(job: SlurmJob, pool: BatchPool, recall_class: RecallClass, 
     """
     if job.start_time is None or "COMPLETING" in job.states:
         return 0
-    since = max(job.start_time, min(last_checkpoint(job) or job.start_time, now))
-    seconds = max((now - since).total_seconds(), 0.0)
-    if job.comment and declared_signal(job):
-        ladder = getattr(pool.spec.recall, recall_class)
-        seconds = min(seconds, ladder.checkpoint_seconds)
-    return int(seconds) * max(job.gpus, 1)
+    seconds = (now - job.start_time).total_seconds()
+    if job.comment:
+        if saved := last_checkpoint(job):
+            seconds = min(seconds, max((now - saved).total_seconds(), 0.0))
+        if declared_signal(job):
+            seconds = min(seconds, getattr(pool.spec.recall, recall_class).checkpoint_seconds)
+    return int(max(seconds, 0.0)) * max(job.gpus, 1)
 
 
 def last_checkpoint(job: SlurmJob) -> datetime | None:
     """When the job last saved its work, from `tidegate:checkpoint=<RFC 3339, or seconds since 1970>` in its comment."""
-    found = _CHECKPOINT.search(job.comment) if job.comment else None
+    found = _CHECKPOINT.search(job.comment)
     if not found:
         return None
     try:
@@ -149,19 +150,12 @@ def _job_cost(job: SlurmJob, pool: BatchPool, recall_class: RecallClass, now: da
     """Lost for good, the policy's own measure, lost work, restarts suffered, one more job touched, in this order."""
     if "COMPLETING" in job.states:
         return 0
-    newest = pool.spec.recall.victim_policy == "NewestFirst" and job.start_time is not None
-    run_seconds = int((now - job.start_time).total_seconds()) if newest and job.start_time else 0
-    digits = (
-        int(not job.requeueable),
-        max(run_seconds, 0),
-        lost_gpu_seconds(job, pool, recall_class, now),
-        job.restarts,
-        1,
-    )
-    cost = 0
-    for digit in digits:
-        cost = cost * _FIELD + digit
-    return cost * _FIELD
+    cost = 0 if job.requeueable else _FIELD
+    if pool.spec.recall.victim_policy == "NewestFirst" and job.start_time:
+        cost += max(int((now - job.start_time).total_seconds()), 0)
+    cost = cost * _FIELD + lost_gpu_seconds(job, pool, recall_class, now)
+    cost = cost * _FIELD + job.restarts
+    return (cost * _FIELD + 1) * _FIELD
 
 
 def _rank(loan: NodeLoan, pool: BatchPool, index: Index) -> tuple[bool, int]:

@@ -1,0 +1,171 @@
+"""How long decisions take, and how good the choice of victims is. Needs no lab: `python -m benchmarks.decision`.
+
+CPU time of one core, without the writing of what was decided. Each figure is the median of several rounds.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from benchmarks.big_world import LATER, after, all_busy, big_world
+from benchmarks.figures import HEAD, Figure
+from tests.sharing.build import NOW
+from tests.sharing.unions import Instance, brute_force, tangled
+from tidegate.sharing import min_union
+from tidegate.sharing.commands import HoldNode, RecallLoan
+from tidegate.sharing.decide import decide
+from tidegate.sharing.index import Index
+from tidegate.sharing.min_union import cheapest_union, union_cost
+from tidegate.sharing.snapshot import Snapshot
+from tidegate.sharing.victims import cheapest
+
+SIZES = (100, 300, 1000, 3000, 10_000)
+AIM_SIZE = 1000
+AIM_MS = 100
+AIM_DECISIONS = 430
+"""Nodes held or recalled in a second: ten times the admissions that Kueue publishes for itself."""
+VICTIMS_AIM_MS = 50
+GAP_AIM_PERCENT = 5
+INSTANCES = 400
+
+
+@dataclass(frozen=True)
+class Row:
+    """Decisions on one size of world."""
+
+    nodes: int
+    jobs: int
+    claims: int
+    loans: int
+    burst_ms: float
+    """All claims are new: what can be held is held, what can be recalled is recalled, every status is written."""
+    later_ms: float
+    """The next decision: all that was recalled starts on its way back."""
+    moved: int
+    """Nodes that the first of them holds or recalls."""
+
+    @property
+    def per_second(self) -> float:
+        """Nodes held or recalled in a second of such decisions."""
+        return self.moved / self.burst_ms * 1000
+
+
+def measure(sizes: Sequence[int] = SIZES) -> list[Row]:
+    """One row for each size."""
+    rows = []
+    for size in sizes:
+        world = big_world(size)
+        later = after(world, decide(world, NOW))
+        rounds = 5 if size <= AIM_SIZE else 3
+        moved = sum(isinstance(command, HoldNode | RecallLoan) for command in decide(world, NOW))
+        jobs = sum(len(state.jobs) for state in world.slurm.values())
+        loans = sum(not loan.is_over for loan in world.loans)
+        burst, next_one = _decided(world, NOW, rounds), _decided(later, LATER, rounds)
+        rows.append(Row(len(world.nodes), jobs, len(world.claims), loans, burst, next_one, moved))
+    return rows
+
+
+def figures(rows: Sequence[Row]) -> list[Figure]:
+    """The rows of the table of figures."""
+    aimed = next(row for row in rows if row.nodes == AIM_SIZE)
+    what = f"{aimed.nodes:,} nodes, {aimed.jobs:,} jobs, {aimed.claims:,} claims"
+    least, most = (f(rows, key=lambda row: row.nodes) for f in (min, max))
+    grown = f"growth of a decision from {least.nodes:,} to {most.nodes:,} nodes, in parts of n log n"
+    gaps = _gaps()
+    return [
+        Figure(f"one decision: {what}, all claims new", aimed.burst_ms, "ms", AIM_MS),
+        Figure(f"one decision: {what}, the recalls begin", aimed.later_ms, "ms", AIM_MS),
+        Figure(grown, _growth(least, most), "", 1),
+        Figure("nodes held or recalled by decisions in a second", aimed.per_second, "/s", AIM_DECISIONS, at_least=True),
+        Figure("choice of victims, 1,000 nodes and 10,000 running jobs", victims_ms(), "ms", VICTIMS_AIM_MS),
+        Figure(
+            "cost of greedily chosen victims above the least, on average", statistics.fmean(gaps), "%",
+            GAP_AIM_PERCENT, len(gaps),
+        ),
+        Figure("cost of greedily chosen victims above the least, at worst", max(gaps), "%", None, len(gaps)),
+    ]  # fmt: skip
+
+
+def table(rows: Sequence[Row]) -> str:
+    """How the time grows, in Markdown."""
+    head = "| nodes | jobs | claims | loans | all claims new, ms | next, ms | nodes held or recalled in a second |"
+    lines = [
+        f"| {row.nodes:,} | {row.jobs:,} | {row.claims:,} | {row.loans:,} | {row.burst_ms:.1f} | {row.later_ms:.1f} | "
+        f"{row.per_second:,.0f} |"
+        for row in rows
+    ]
+    return "\n".join([head, "|---:|---:|---:|---:|---:|---:|---:|", *lines])
+
+
+def section(rows: Sequence[Row]) -> str:
+    """The rows as a section of the page."""
+    return f"""\
+## How decisions grow
+
+CPU time of one core; half of the nodes are lent and nearly all of them busy, and together the claims want more than
+there is.
+
+{table(rows)}"""
+
+
+def victims_ms(nodes: int = AIM_SIZE, jobs: int = 10 * AIM_SIZE) -> float:
+    """The choice of one, ten, a hundred and half of all nodes, none looked at before; the slowest counts."""
+    world, loans = all_busy(nodes, jobs)
+
+    def choose(count: int) -> None:
+        cheapest(loans, count, "quick", Index(world, NOW))
+
+    return max(_median_ms(lambda count=count: choose(count), 5) for count in (1, 10, 100, nodes // 2))  # type: ignore[misc]
+
+
+def _decided(world: Snapshot, now: datetime, rounds: int) -> float:
+    return _median_ms(lambda: decide(world, now), rounds)
+
+
+def _median_ms(work: Callable[[], object], rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        began = time.process_time()
+        work()
+        times.append(time.process_time() - began)
+    return statistics.median(times) * 1000
+
+
+def _growth(least: Row, most: Row) -> float:
+    grown = (most.burst_ms + most.later_ms) / (least.burst_ms + least.later_ms)
+    return grown / (most.nodes * math.log(most.nodes) / (least.nodes * math.log(least.nodes)))
+
+
+def _gaps() -> list[float]:
+    """In percent: random instances that hang together, searched nowhere, against brute force."""
+    chance, effort = random.Random(4), min_union.EFFORT  # noqa: S311 - no secret
+    min_union.EFFORT = 0
+    try:
+        return [100 * _gap(chance) for _ in range(INSTANCES)]
+    finally:
+        min_union.EFFORT = effort
+
+
+def _gap(chance: random.Random) -> float:
+    size = chance.randint(10, 13)
+    instance: Instance = tangled(chance, size, chance.randint(6, 26), chance.choice((3, 4, 5, 8)))
+    count = chance.randint(1, size - 1)
+    return union_cost(cheapest_union(*instance, count), *instance) / max(brute_force(instance, count), 1) - 1
+
+
+def main() -> int:
+    """Print the figures and the table."""
+    rows = measure()
+    sys.stdout.write("\n".join([HEAD, *(figure.row for figure in figures(rows)), "", table(rows), ""]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
