@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.controllers.promises import Promises
-from tests.controllers.site import Operator, Site
+from tests.controllers.promises import THEIRS, Promises
+from tests.controllers.site import USERS, Operator, Site
 from tidegate.api import CapacityClaim
 from tidegate.api.names import claim_of_fence
-from tidegate.cluster.kinds import CAPACITY_CLAIMS
+from tidegate.cluster.kinds import CAPACITY_CLAIMS, DEPLOYMENTS
 
 
 @pytest.fixture(params=["24.11", "26.05"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     made = Site(release=request.param, nodes=3)
+    made.make(DEPLOYMENTS, THEIRS, USERS)
     yield made
     made.close()
 
@@ -128,6 +129,6 @@ def test_a_cancelled_reservation_leaves_nothing_behind_in_slurm(site: Site) -> N
     reserve(site, nodes=2, start=4000, duration=100)
     site.settle(operator, turns=5)
     assert len(site.slurm.reservations) == int(site.slurm.release != "24.11")
-    site.run(site.kube.delete(CAPACITY_CLAIMS, "later", "team"))
+    site.run(site.kube.delete(CAPACITY_CLAIMS, "later", USERS))
     site.settle(operator, turns=5)
     assert not site.slurm.reservations
