@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 from tests.controllers.site import Site
 from tidegate.api import CapacityClaim, NodeLoan
@@ -38,6 +39,7 @@ class Promises:
         self._deployments = site.kube.resource_version
         self._replicas = -1
         self._whole: set[str] = set()
+        self._theirs = self._made_by_others()
 
     def check(self) -> None:
         """All promises that can be seen at one moment."""
@@ -212,8 +214,11 @@ class Promises:
 
     def _what_others_made_stays(self) -> None:
         """Promise 6: a Deployment of the same name that somebody else made is not touched."""
-        theirs = [d for d in self._site.run(self._site.kube.list(DEPLOYMENTS)) if d["metadata"]["name"] == "theirs"]
-        assert [d["spec"] for d in theirs] == [THEIRS["spec"]], "6: somebody else's Deployment was changed"
+        assert self._made_by_others() == self._theirs, "6: somebody else's Deployment was changed"
+
+    def _made_by_others(self) -> list[Any]:
+        found = self._site.run(self._site.kube.list(DEPLOYMENTS))
+        return [one["spec"] for one in found if one["metadata"]["name"] == "theirs"]
 
     def _reservations_wait_for_their_time(self) -> None:
         """Nodes work on until a reservation needs them, and are let go at its end."""

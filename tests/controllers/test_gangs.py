@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.controllers.promises import THEIRS, Promises
+from tests.controllers.promises import Promises
 from tests.controllers.site import USERS, Operator, Site
 from tests.controllers.test_state_machine import quiet as quiet
 from tidegate.api import CapacityClaim
 from tidegate.api.names import claim_fence
-from tidegate.cluster.kinds import CAPACITY_CLAIMS, DEPLOYMENTS, NODES
+from tidegate.cluster.kinds import CAPACITY_CLAIMS, NODES
 
 GATHER = 20
 SLACK = timedelta(seconds=GATHER + 10)
@@ -130,7 +130,6 @@ events = st.lists(
 def test_no_two_gangs_hold_halves_for_longer_than_the_deadline(happens: list[tuple[int, str, int]]) -> None:
     """Gangs of two on three nodes, whatever comes and goes."""
     site = Site()
-    site.make(DEPLOYMENTS, THEIRS, USERS)
     operator, promises = Operator(site), Promises(site)
     since: dict[str, datetime] = {}
 

@@ -8,17 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.controllers.promises import THEIRS, Promises
+from tests.controllers.promises import Promises
 from tests.controllers.site import USERS, Operator, Site
 from tidegate.api import CapacityClaim
 from tidegate.api.names import claim_of_fence
-from tidegate.cluster.kinds import CAPACITY_CLAIMS, DEPLOYMENTS
+from tidegate.cluster.kinds import CAPACITY_CLAIMS
 
 
 @pytest.fixture(params=["24.11", "26.05"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     made = Site(release=request.param, nodes=3)
-    made.make(DEPLOYMENTS, THEIRS, USERS)
     yield made
     made.close()
 

@@ -269,7 +269,13 @@ class TwoOperators(RuleBasedStateMachine):
     def somebody_reserves(self, wanted: dict[str, int], start: int, duration: int, gang: bool) -> None:
         self.counter += 1
         moment = self.site.now() + timedelta(seconds=start)
-        spec = {"nodes": None, **wanted, "gang": gang, "startTime": moment.isoformat(), "durationSeconds": duration}
+        spec: dict[str, Any] = {
+            "nodes": None,
+            **wanted,
+            "gang": gang,
+            "startTime": moment.isoformat(),
+            "durationSeconds": duration,
+        }
         self.site.claim(f"claim-{self.counter}", **spec)
 
     @rule(data=st.data())
