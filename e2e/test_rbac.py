@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 import pytest
 
+from e2e.audit import Right, asked
 from e2e.kube import Kube
 from e2e.lab import Lab
 from e2e.operator import NAMESPACE
 from e2e.suite import SUITE_BEGAN
 
-ACCOUNT = f"system:serviceaccount:{NAMESPACE}:tidegate"
 WHOLE_SUITE = 30
 """With fewer tests than this the suite does not come to every verb."""
-
-Right = tuple[str, str, str, str]
-"""Scope (`cluster` or `namespace`), API group, resource with subresource, verb."""
 
 
 def granted(lab: Lab) -> set[Right]:
@@ -37,25 +33,6 @@ def granted(lab: Lab) -> set[Right]:
             }
     kube.close()
     return rights
-
-
-def asked(lab: Lab, since: datetime) -> list[tuple[dict[str, Any], Right]]:
-    """The operator's requests for objects since a moment, each with the right that it needs at least."""
-    found = []
-    for event in lab.audit_log():
-        ref = event.get("objectRef") or {}
-        if event["user"]["username"] != ACCOUNT or not ref.get("resource"):
-            continue
-        if datetime.fromisoformat(event["requestReceivedTimestamp"]) < since:
-            continue
-        resource = "/".join(filter(None, (ref["resource"], ref.get("subresource"))))
-        scope = "namespace" if ref.get("namespace") == NAMESPACE else "cluster"
-        verbs = [event["verb"]]
-        # Server-side apply is a patch that needs the right to create, too, where it makes the object.
-        if event["verb"] == "patch" and event.get("responseStatus", {}).get("code") == 201:
-            verbs.append("create")
-        found += [(event, (scope, ref.get("apiGroup", ""), resource, verb)) for verb in verbs]
-    return found
 
 
 @pytest.fixture(scope="module")

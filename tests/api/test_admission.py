@@ -96,6 +96,7 @@ TAKEN = [
     ("BatchPool", {"spec": {"lending": {"headroom": {"high": 2}}}}),
     ("BatchPool", {"spec": {"lending": {"floor": 3, "cap": 3}}}),
     ("BatchPool", {"spec": {"lending": {"floor": 3}}}),
+    ("BatchPool", {"spec": {"mode": "Recommend"}}),
     ("BatchPool", {"spec": {"lending": {"kubernetes": {"floor": 2, "cap": 2}, "headroom": {"low": 2, "high": 3}}}}),
     ("BatchPool", {"spec": {"lending": {"windows": [{**WINDOW, "timeZone": "Europe/Berlin", "policy": "Eager"}]}}}),
     ("BatchPool", {"spec": {"lending": {"windows": [{**WINDOW, "schedule": "*/5 8-17 1,15 JAN MON#1", "cap": 3}]}}}),
@@ -280,7 +281,8 @@ REFUSED = [
     ),
     ("BatchPool", {"spec": {"stopPolicy": "Drain"}}, 'supported values: "None", "Hold", "HoldAndDrain"'),
     ("BatchPool", {"spec": {"lever": "Label"}}, 'spec.lever: .* supported values: "Pod"'),
-    ("BatchPool", {"spec": {"mode": "Recommend"}}, 'unknown field "spec.mode"'),
+    ("BatchPool", {"spec": {"mode": "Advise"}}, 'spec.mode: .* supported values: "Enforce", "Recommend"'),
+    ("BatchPool", {"spec": {"dryRun": True}}, 'unknown field "spec.dryRun"'),
     ("NodeLoan", {"metadata": {"name": LONG}}, "`metadata.name` must be no longer than 63 characters"),
     (
         "NodeLoan",

@@ -6,6 +6,7 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
+from tests.controllers.restraint import PoolThatRecommends
 from tests.controllers.site import Site
 from tidegate.api import CapacityClaim, NodeLoan
 from tidegate.api.names import CLAIM_LABEL, claim_fence, claim_of_fence
@@ -40,9 +41,11 @@ class Promises:
         self._replicas = -1
         self._whole: set[str] = set()
         self._theirs = self._made_by_others()
+        self._pool = PoolThatRecommends(site)
 
-    def check(self) -> None:
-        """All promises that can be seen at one moment."""
+    def check(self, known: int = 0) -> None:
+        """All promises that can be seen at one moment. All operators have read the watch up to version `known`."""
+        self._pool.check(known)
         self._one_owner()
         self._released_to_the_claimant_only()
         self._within_the_flap_budget()

@@ -12,8 +12,9 @@ from tests.sharing.build import LENT, RECALLED, back_for, claim, loan, pool
 from tidegate.api import BatchPoolStatus, Quarantine
 from tidegate.cluster.errors import Forbidden
 from tidegate.cluster.kinds import EVENTS
-from tidegate.controllers.events import tell_claim, tell_loan, tell_quarantine
+from tidegate.controllers.events import tell_advice, tell_claim, tell_loan, tell_quarantine
 from tidegate.controllers.hands import Hands
+from tidegate.sharing.commands import Advice
 from tidegate.slurm.api import SlurmApi
 
 MOMENT = datetime(2026, 11, 21, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -153,3 +154,17 @@ async def test_a_quarantine_is_told_on_the_node_once_when_it_begins_and_once_whe
         "2026-11-21T13:00:00Z; `tidegate node release gpu-1` ends that",
         "QuarantinedOver": "Pool batch may lend it again",
     }
+
+
+async def test_advice_is_told_on_the_pool_by_reason_and_on_the_first_nodes(site: Site) -> None:
+    many = [Advice("Lend", f"gpu-{n}", "Demand", "jobs could use it") for n in range(40)]
+    await tell_advice(pool(), [*many, Advice("Recall", "gpu-99", "PodCame", "pod team/web came onto it")], site.hands)
+    told = await site.told()
+    on_pool = {one["reason"]: one["message"] for one in told if one["involvedObject"]["kind"] == "BatchPool"}
+    assert on_pool["WouldLend"].startswith("would lend gpu-0, gpu-1,")
+    assert on_pool["WouldLend"].endswith("and 32 more: jobs could use it")
+    assert on_pool["WouldRecall"] == "would take back gpu-99: pod team/web came onto it"
+    on_nodes = [one for one in told if one["involvedObject"]["kind"] == "Node"]
+    assert len(on_nodes) == 16, "not one for each of a thousand nodes"
+    assert on_nodes[0]["message"] == "Pool batch would lend it: jobs could use it"
+    assert {(one["type"], one["action"]) for one in on_nodes} == {("Normal", "Demand")}

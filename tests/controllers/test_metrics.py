@@ -22,8 +22,17 @@ from tests.sharing.build import (
     loan,
     pool,
 )
-from tidegate.api import BatchPoolStatus, CapacityClaimStatus, Condition, Ledger, NodeCounts
+from tidegate.api import (
+    BatchPoolStatus,
+    CapacityClaimStatus,
+    Condition,
+    Ledger,
+    NodeCounts,
+    Recommended,
+    RecommendedNode,
+)
 from tidegate.controllers import metrics
+from tidegate.sharing.commands import Advice
 
 PACKAGE = Path(metrics.__file__).resolve().parent.parent
 METRICS = {name: value for name, value in vars(metrics).items() if isinstance(value, MetricWrapperBase)}
@@ -126,3 +135,18 @@ def test_gauges_show_the_world_and_forget_pools_that_are_gone() -> None:
     assert value("tidegate_claims", pool="m5", state="Satisfied") == 1
     metrics.observe_world(index(pool("m6")))
     assert REGISTRY.get_sample_value("tidegate_nodes", {"pool": "m5", "owner": "lent"}) is None
+
+
+def test_what_would_have_been_done_is_counted_when_it_is_written() -> None:
+    there = (RecommendedNode(name="gpu-1", since=ago(90)), RecommendedNode(name="gpu-2", since=ago(90)))
+    before = pool("m9", recommended=Recommended(since=ago(900), nodes=there, node_seconds=40, counted_until=ago(60)))
+    after = Recommended(since=ago(900), nodes=there[:1], node_seconds=160, counted_until=NOW)
+    advice = [Advice("Recall", "gpu-2", "PodCame", "x"), Advice("Lend", "gpu-3", "Demand", "y")]
+    metrics.observe_advice(before, before.status.model_copy(update={"recommended": after}), advice)
+    assert value("tidegate_recommended_lends_total", pool="m9") == 1
+    assert value("tidegate_recommended_recalls_total", pool="m9", reason="PodCame") == 1
+    assert value("tidegate_recommended_node_seconds_total", pool="m9") == 120
+    metrics.observe_world(index(before))
+    assert value("tidegate_recommended_nodes", pool="m9") == 2
+    metrics.observe_world(index(pool("m9")))
+    assert REGISTRY.get_sample_value("tidegate_recommended_nodes", {"pool": "m9"}) is None

@@ -357,10 +357,14 @@ class TwoOperators(RuleBasedStateMachine):
         self.site.slurm.errors = "slurmctld is in a bad mood" if broken == "errors" else ""
         self.site.slurm.loses_answers = broken == "loses_answers"
 
+    @rule(mode=st.sampled_from(["Enforce", "Recommend"]))
+    def an_admin_changes_the_mode(self, mode: str) -> None:
+        self.patch_pool({"mode": mode})
+
     @invariant()
     def promises_hold(self) -> None:
         if hasattr(self, "site"):
-            self.promises.check()
+            self.promises.check(min(int(operator.position) for operator in self.operators))
 
     # --- promise 5: once the faults stop, everything comes to its end in bounded time
 
@@ -383,6 +387,7 @@ class TwoOperators(RuleBasedStateMachine):
                 site.run(site.kube.delete(PODS, pod.name, USERS, grace_seconds=0))
         for claim in site.claims():
             site.run(site.kube.delete(CAPACITY_CLAIMS, claim.metadata.name, USERS))
+        self.an_admin_changes_the_mode("Enforce")
         terms = {"cap": None, "policy": "DemandDriven", "flapBudget": {"loans": 100}, **PLAIN}
         self.patch_pool({"stopPolicy": "None", "lending": terms})
         for _ in range(160):

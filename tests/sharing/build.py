@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from tidegate.api import (
     BatchPool,
     BatchPoolSpec,
+    BatchPoolStatus,
     CapacityClaim,
     CapacityClaimSpec,
     CapacityClaimStatus,
@@ -22,6 +23,7 @@ from tidegate.api import (
     NodeLoanSpec,
     NodeLoanStatus,
     OwnerReference,
+    Recommended,
     SlurmCluster,
     SlurmClusterSpec,
     TakenFor,
@@ -206,6 +208,7 @@ def pool(
     deleted: datetime | None = None,
     created: datetime | None = None,
     template: Mapping[str, Any] | None = None,
+    recommended: Recommended | None = None,
     **spec: Any,
 ) -> BatchPool:
     """A pool of all lendable nodes, lending at once; `lending` and `recall` in the words of the resource."""
@@ -229,6 +232,7 @@ def pool(
             finalizers=(RETURN_FINALIZER,) if guarded else (),
         ),
         spec=BatchPoolSpec.model_validate(fields),
+        status=BatchPoolStatus(recommended=recommended),
     )
 
 

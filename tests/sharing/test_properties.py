@@ -20,22 +20,29 @@ from tidegate.api.batch_pool import Recall
 from tidegate.api.names import claim_fence, claim_of_fence
 from tidegate.sharing.allotment import allot, unservable
 from tidegate.sharing.commands import (
+    AnnounceReservation,
+    ApplyPart,
     Command,
     ConfirmVacated,
+    CreateClaim,
     CreateLoan,
     CreateSlurmdPod,
     DeleteSlurmNode,
     DownSlurmNode,
+    FenceNode,
     FreeNode,
     FreeSurplus,
+    GuardPool,
     HoldNode,
     RecallLoan,
     ReleaseNode,
     TolerateFence,
+    WithdrawReservation,
     WriteClaimStatus,
     WriteClusterStatus,
     WriteLoanStatus,
     WritePoolStatus,
+    WriteServiceStatus,
 )
 from tidegate.sharing.decide import decide
 from tidegate.sharing.idleness import held_by, set_aside
@@ -56,6 +63,7 @@ from tidegate.sharing.needs import (
 from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.quotas import counts
 from tidegate.sharing.recall_classes import may_use
+from tidegate.sharing.recommend import has_begun
 from tidegate.sharing.sides import sides
 from tidegate.sharing.snapshot import Snapshot
 
@@ -182,6 +190,63 @@ def test_the_cap_headroom_and_joining_limits_hold(world: Snapshot) -> None:
         assert len(free) - len(new) >= terms.headroom.high
         assert sides(pool, index).kubernetes - len(new) >= terms.kubernetes.floor
         assert index.slurm_of(name) is not None, "nothing is lent to a Slurm that cannot be seen"
+
+
+BEGINS = (AnnounceReservation, CreateLoan, FenceNode, ConfirmVacated, CreateSlurmdPod, HoldNode, CreateClaim)
+
+
+@given(worlds())
+def test_a_pool_that_recommends_begins_nothing(world: Snapshot) -> None:
+    """All that is left to do is to bring home what is out, and to see through the claims that have nodes."""
+    index = Index(world, NOW)
+    for command in decide(world, NOW):
+        pool = index.pools.get(_pool_of(command, index))
+        if pool is None or pool.spec.mode == "Enforce":
+            continue
+        assert not isinstance(command, BEGINS)
+        if isinstance(command, RecallLoan):
+            assert command.back.claim is None
+        if isinstance(command, TolerateFence):
+            assert has_begun(index.live_claims[command.claim_uid], index)
+        if isinstance(command, GuardPool):
+            assert not command.guarded
+
+
+def _pool_of(command: Command, index: Index) -> str:
+    """The pool that a command concerns, found in another way than by the code under test."""
+    match command:
+        case WritePoolStatus(pool=pool) | GuardPool(pool=pool):
+            return pool.metadata.name
+        case CreateLoan(spec=spec) | CreateClaim(spec=spec):
+            return spec.pool_name
+        case HoldNode(node=held) | FreeNode(node=held):
+            return index.pool_of_node.get(held.name, "")
+        case TolerateFence(claim_uid=uid):
+            return index.live_claims[uid].spec.pool_name
+        case WriteClusterStatus() | WithdrawReservation() | ApplyPart() | WriteServiceStatus():
+            return ""
+        case _ if hasattr(command, "loan"):
+            return str(command.loan.spec.pool_name)
+        case _ if hasattr(command, "claim"):
+            return str(command.claim.spec.pool_name)
+    raise AssertionError(f"whose is {command}?")
+
+
+@given(worlds())
+def test_what_is_recommended_are_free_nodes_of_the_pool(world: Snapshot) -> None:
+    index = Index(world, NOW)
+    for write in only(decide(world, NOW), WritePoolStatus):
+        name = write.pool.metadata.name
+        if (found := write.status.recommended) is None:
+            assert write.pool.spec.mode == "Enforce"
+            continue
+        here = {node.name: node for node in index.nodes_of_pool[name]}
+        assert all(held_by(here[one.name], write.pool, index) is None for one in found.nodes)
+        old = write.pool.status.recommended
+        assert found.lends >= (old.lends if old else 0)
+        assert len(found.nodes) == len(old.nodes if old else ()) + sum(
+            1 if one.would == "Lend" else -1 for one in write.advice
+        )
 
 
 @given(worlds())

@@ -31,7 +31,7 @@ from tests.sharing.build import (
     slurmd,
     snapshot,
 )
-from tidegate.api import CapacityClaimStatus, Condition, TouchedJob
+from tidegate.api import CapacityClaimStatus, Condition, Recommended, RecommendedNode, TouchedJob
 from tidegate.api.names import AUTOMATIC_LABEL, claim_fence
 from tidegate.sharing.snapshot import Owner, SlurmReservation, SlurmState, Snapshot, Taint
 
@@ -115,12 +115,26 @@ def _pools(draw: st.DrawFn, name: str = "batch") -> Any:
             "quotas": draw(st.sampled_from([[], [], [{"nodes": 2}], [{"namespace": "team", "nodes": 3}]])),
         },
         guarded=not draw(sometimes),
+        mode="Recommend" if (recommends := draw(sometimes)) else "Enforce",
+        recommended=draw(_thoughts()) if recommends else None,
         deleted=NOW if draw(sometimes) else None,
         created=ago(100_000 if name == "batch" else 50_000),
         stopPolicy=draw(st.sampled_from(["None", "None", "None", "Hold", "HoldAndDrain"])),
         historyLimit=draw(st.sampled_from([0, 1, 50])),
         slurmClusterName=draw(st.sampled_from(["slurm", "slurm", "slurm", "slurm", "other"])),
     )
+
+
+@st.composite
+def _thoughts(draw: st.DrawFn) -> Recommended:
+    """Nodes that would be lent; some of them are not there or not free any more."""
+    names = draw(st.sets(st.sampled_from((*NODE_NAMES, "gone")), max_size=3))
+    useless = {name: draw(st.sampled_from([None, 0, 59, 400])) for name in sorted(names)}
+    nodes = tuple(
+        RecommendedNode(name=name, since=ago(4000), useless_since=None if since is None else ago(since))
+        for name, since in useless.items()
+    )
+    return Recommended(since=ago(9000), nodes=nodes, counted_until=ago(draw(SECONDS)))
 
 
 @st.composite

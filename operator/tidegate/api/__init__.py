@@ -38,12 +38,14 @@ from tidegate.api.node_loan import (
     TakenFor,
     TouchedJob,
 )
+from tidegate.api.recommended import MOST_RECOMMENDED, Recommended, RecommendedNode
 from tidegate.api.resource import Condition, Metadata, Model, OwnerReference, Status
 from tidegate.api.slurm_cluster import JobPriority, SlurmCluster, SlurmClusterSpec, SlurmClusterStatus
 
 __all__ = [
     "LEND_STEPS",
     "MOST_QUARANTINED",
+    "MOST_RECOMMENDED",
     "OVERDUE",
     "RECALL_CLASSES",
     "RETURN_STEPS",
@@ -80,6 +82,8 @@ __all__ = [
     "Quota",
     "Recall",
     "RecallClass",
+    "Recommended",
+    "RecommendedNode",
     "Server",
     "SlurmCluster",
     "SlurmClusterSpec",

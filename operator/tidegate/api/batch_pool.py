@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from tidegate.api.lending import Lending, OpenWindow
 from tidegate.api.names import API_VERSION
+from tidegate.api.recommended import Recommended
 from tidegate.api.resource import FITS_LABEL, Metadata, Model, Status, Time, cel
 
 RecallClass = Literal["graceful", "quick", "fast"]
@@ -220,6 +221,11 @@ class BatchPoolSpec(Model):
         ge=-1000000000,
         le=1000000000,
     )
+    mode: Literal["Enforce", "Recommend"] = Field(
+        default="Enforce",
+        description="`Recommend` decides everything and touches nothing: what it would have done is in "
+        "`status.recommended`, in events and in metrics. Loans that are out come home first.",
+    )
     stop_policy: Literal["None", "Hold", "HoldAndDrain"] = Field(
         default="None",
         description="`Hold` starts no new loan; `HoldAndDrain` returns those there are, too. `None` lends.",
@@ -278,6 +284,9 @@ class BatchPoolStatus(Status):
         default=0, description="How many of these would let jobs start, with the nodes that may be lent now.", ge=0
     )
     window: OpenWindow | None = Field(default=None, description="The window of `lending.windows` that is open now.")
+    recommended: Recommended | None = Field(
+        default=None, description="With `mode: Recommend`, what the pool would have done."
+    )
 
 
 class BatchPool(Model):

@@ -88,6 +88,7 @@ RESOURCES = (
             Column("Claimed", ".status.nodes.claimed", "integer"),
             Column("Demand", ".status.demandNodes", "integer"),
             _READY,
+            Column("Mode", ".spec.mode", wide=True),
             Column("Stop", ".spec.stopPolicy", wide=True),
             _WHY_NOT_READY,
             _AGE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections.abc import Sequence
 from datetime import datetime
 
 from tidegate.api import (
@@ -21,13 +22,17 @@ from tidegate.cluster.client import Json
 from tidegate.cluster.errors import AlreadyExists, KubeError
 from tidegate.cluster.kinds import EVENTS
 from tidegate.controllers.hands import Hands
-from tidegate.sharing.explanation import utc
+from tidegate.sharing.commands import Advice
+from tidegate.sharing.explanation import listed, utc
 from tidegate.sharing.report import LATE
 
 log = logging.getLogger(__name__)
 _COMPONENT = "tidegate"
 _QUARANTINED = "Quarantined"
 _WARNINGS = frozenset({OVERDUE, "Expired", _QUARANTINED, LATE})
+_WOULD = {"Lend": "lend", "Recall": "take back"}
+_MOST_NODES = 16
+"""Nodes that get an event of their own from one decision of a pool that only recommends."""
 
 
 async def tell_loan(loan: NodeLoan, status: Status, hands: Hands) -> None:
@@ -67,6 +72,25 @@ async def tell_claim(claim: CapacityClaim, status: Status, hands: Hands) -> None
                 condition.message if target["kind"] == "CapacityClaim" else f"Claim {meta.name}: {condition.message}"
             )
             await post(target, condition, words, hands)
+
+
+async def tell_advice(pool: BatchPool, advice: Sequence[Advice], hands: Hands) -> None:
+    """Events on the pool, one for each reason, and on the first nodes of it: what would have been done."""
+    by_reason: dict[tuple[str, str], list[Advice]] = {}
+    for one in advice:
+        by_reason.setdefault((one.would, one.reason), []).append(one)
+    meta = pool.metadata
+    target: Json = {"apiVersion": API_VERSION, "kind": "BatchPool", "name": meta.name, "uid": meta.uid}
+    for (would, _), found in by_reason.items():
+        words = f"would {_WOULD[would]} {listed(one.node for one in found)}: {found[0].message}"
+        await post(target, _event(found[0], hands), words, hands)
+    for one in advice[:_MOST_NODES]:
+        words = f"Pool {meta.name} would {_WOULD[one.would]} it: {one.message}"
+        await post(_node(one.node), _event(one, hands), words, hands)
+
+
+def _event(one: Advice, hands: Hands) -> Condition:
+    return Condition(type=f"Would{one.would}", status="True", reason=one.reason, last_transition_time=hands.clock())
 
 
 async def tell_quarantine(pool: BatchPool, status: BatchPoolStatus, hands: Hands) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from tidegate.api import (
     LEND_STEPS,
     RETURN_STEPS,
+    BatchPool,
+    BatchPoolStatus,
     CapacityClaim,
     CapacityClaimStatus,
     NodeLoan,
     NodeLoanStatus,
 )
+from tidegate.sharing.commands import Advice
 from tidegate.sharing.index import Index, created
 from tidegate.sharing.report import seconds_late
 
@@ -47,6 +52,14 @@ LOST_GPU_SECONDS = Counter(
     "tidegate_lost_gpu_seconds_total", "GPU-seconds of runs that recalls ended, an upper bound of lost work.", ["pool"]
 )
 LENT_SECONDS = Counter("tidegate_lent_node_seconds_total", "Node-seconds that Slurm owned.", ["pool"])
+RECOMMENDED = Gauge("tidegate_recommended_nodes", "Nodes that a pool which only recommends would have lent.", ["pool"])
+RECOMMENDED_LENDS = Counter("tidegate_recommended_lends_total", "Times a node would have been lent.", ["pool"])
+RECOMMENDED_RECALLS = Counter(
+    "tidegate_recommended_recalls_total", "Times a node would have been taken back.", ["pool", "reason"]
+)
+RECOMMENDED_SECONDS = Counter(
+    "tidegate_recommended_node_seconds_total", "Node-seconds that Slurm would have had.", ["pool"]
+)
 OVERDUE = Gauge("tidegate_overdue_loans", "Loans whose present step is past its deadline.", ["pool"])
 
 COMMANDS = Counter("tidegate_commands_total", "Commands by kind and result.", ["command", "result"])
@@ -112,15 +125,29 @@ def observe_claim(claim: CapacityClaim, status: CapacityClaimStatus) -> None:
         SATISFACTION_SECONDS.labels(pool).observe(waited)
 
 
+def observe_advice(pool: BatchPool, status: BatchPoolStatus, advice: Iterable[Advice]) -> None:
+    """Count what the pool would have done between its old status and the new one."""
+    name, before, after = pool.metadata.name, pool.status.recommended, status.recommended
+    for one in advice:
+        if one.would == "Lend":
+            RECOMMENDED_LENDS.labels(name).inc()
+        else:
+            RECOMMENDED_RECALLS.labels(name, one.reason).inc()
+    if after:
+        RECOMMENDED_SECONDS.labels(name).inc(max(after.node_seconds - (before.node_seconds if before else 0), 0))
+
+
 def observe_world(index: Index) -> None:
     """Set the gauges from one snapshot. Pools that are gone lose theirs."""
-    for gauge in (NODES, DEMAND, STARTABLE, CLAIMS, OVERDUE):
+    for gauge in (NODES, DEMAND, STARTABLE, CLAIMS, OVERDUE, RECOMMENDED):
         gauge.clear()
     for name, pool in index.pools.items():
         for owner, count in pool.status.nodes.to_json().items():
             NODES.labels(name, owner).set(count)
         DEMAND.labels(name).set(pool.status.demand_nodes)
         STARTABLE.labels(name).set(pool.status.startable_nodes)
+        if pool.status.recommended:
+            RECOMMENDED.labels(name).set(len(pool.status.recommended.nodes))
         OVERDUE.labels(name).set(sum(loan.status.is_true("Overdue") for loan in index.loans_of(name)))
         for state in ("Satisfied", "Waiting"):
             CLAIMS.labels(name, state).set(0)

@@ -18,7 +18,7 @@ from tidegate.cluster.errors import AlreadyExists, NotFound
 from tidegate.cluster.fence import fence_of
 from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, NODES, SLURM_CLUSTERS, Kind
 from tidegate.controllers import metrics
-from tidegate.controllers.events import tell_claim, tell_loan, tell_quarantine
+from tidegate.controllers.events import tell_advice, tell_claim, tell_loan, tell_quarantine
 from tidegate.controllers.hands import Hands, NotYet
 from tidegate.sharing.commands import (
     CreateClaim,
@@ -141,6 +141,8 @@ async def forget_claim(command: ForgetClaim, hands: Hands) -> None:
 async def write_pool_status(command: WritePoolStatus, hands: Hands) -> None:
     await write_status(BATCH_POOLS, command.pool, command.status, hands)
     await tell_quarantine(command.pool, command.status, hands)
+    metrics.observe_advice(command.pool, command.status, command.advice)
+    await tell_advice(command.pool, command.advice, hands)
 
 
 async def guard_pool(command: GuardPool, hands: Hands) -> None:

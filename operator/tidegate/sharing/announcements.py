@@ -50,7 +50,7 @@ def announce(index: Index) -> Announcements:
     told: dict[str, Told] = {}
     for name, pool in index.pools.items():
         slurm = index.slurm_of(name)
-        if slurm is None:
+        if slurm is None or pool.spec.mode == "Recommend":
             continue
         free, taken = len(free_nodes(pool, index)), set[str]()
         for claim in _to_announce(name, index):

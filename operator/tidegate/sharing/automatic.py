@@ -17,11 +17,12 @@ from tidegate.sharing.waiting import is_served, is_settled, is_stuck
 def make_automatic(index: Index) -> list[Command]:
     """The claims that are lacking."""
     commands: list[Command] = []
+    pools = [pool for pool in index.pools.values() if pool.spec.mode == "Enforce"]
     for (namespace, _), pods in sorted(_without_claim(index).items()):
         owner = index.controllers_of(pods[0])[-1]
         if not is_settled(pods, index):
             continue
-        for pool in index.pools.values():
+        for pool in pools:
             if helped := [pod for pod in pods if _is_helped(pod, pool, index)]:
                 commands.append(_claim(namespace, owner, helped, pool, index))
                 break

@@ -90,8 +90,10 @@ def _is_old(claim: CapacityClaim, index: Index) -> bool:
     return ended is not None and index.now - ended > timedelta(seconds=FORGET_SECONDS)
 
 
-def write_status(claim: CapacityClaim, allotment: Allotment, told: Told | None, index: Index) -> list[Command]:
-    """The claim's status as it should read."""
+def write_status(
+    claim: CapacityClaim, allotment: Allotment, told: Told | None, index: Index, advice: str = ""
+) -> list[Command]:
+    """The claim's status as it should read. `advice` is what its pool would do for it, if it only says so."""
     pool = index.pools.get(claim.spec.pool_name)
     held = held_nodes(claim, index)
     status = claim.status.model_copy(
@@ -109,8 +111,10 @@ def write_status(claim: CapacityClaim, allotment: Allotment, told: Told | None, 
         status = _say(claim, status, index, "Expired", True, end.reason, words)
         return _written(claim, status.model_copy(update={"nodes": (), "held_nodes": 0}))
     satisfied, reason, message = _satisfaction(claim, pool, held, allotment, index)
+    if advice and not satisfied:
+        reason, message = "Recommended", advice
     status = _say(claim, status, index, "Satisfied", satisfied, reason, message)
-    status = with_start(claim, status, unservable(claim, index) is None, index)
+    status = with_start(claim, status, unservable(claim, index) is None and not advice, index)
     status = with_told(claim, status, told, index)
     if claim.spec.gang:
         status = _with_gathering(claim, status, held, index)

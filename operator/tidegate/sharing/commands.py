@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tidegate.api import (
     BatchPool,
@@ -329,11 +330,22 @@ class ForgetClaim(_OnClaim):
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """What a pool that only recommends would do with a node now, and why."""
+
+    would: Literal["Lend", "Recall"]
+    node: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class WritePoolStatus(_OnPool):
-    """Write the status of a pool."""
+    """Write the status of a pool, and tell what it would have done."""
 
     pool: BatchPool
     status: BatchPoolStatus
+    advice: tuple[Advice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

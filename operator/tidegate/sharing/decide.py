@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
-from tidegate.api import BatchPool
+from tidegate.api import BatchPool, Recommended
 from tidegate.api.names import RETURN_FINALIZER
 from tidegate.sharing.allotment import allot, in_order
 from tidegate.sharing.announcements import announce
 from tidegate.sharing.automatic import make_automatic
 from tidegate.sharing.budgets import in_window
 from tidegate.sharing.claims import let_go, tend, write_status
-from tidegate.sharing.commands import Command, ForgetLoan, GuardPool
+from tidegate.sharing.commands import Advice, Command, ForgetLoan, GuardPool
 from tidegate.sharing.index import Index, created
 from tidegate.sharing.inference import tend_services
 from tidegate.sharing.lending import lend
 from tidegate.sharing.loans import advance, finish
 from tidegate.sharing.recalls import recall_by_terms
+from tidegate.sharing.recommend import advise, has_begun, imagine, may_begin, recommends, words_for_claims
 from tidegate.sharing.snapshot import Snapshot
 from tidegate.sharing.standing import write_cluster_status, write_pool_status
 
@@ -28,28 +30,44 @@ def decide(snapshot: Snapshot, now: datetime) -> list[Command]:
     decision, after the API server has recorded it.
     """
     index = Index(snapshot, now)
+    if not any(map(recommends, snapshot.pools)):
+        return _decide(index, {}, {})
+    imagined, shadows = imagine(index)
+    as_if = _decide(Index(imagined, now), {}, {})
+    advice = {shadow.pool.metadata.name: advise(shadow, as_if, index) for shadow in shadows}
+    return _decide(index, advice, words_for_claims(as_if, index))
+
+
+def _decide(
+    index: Index, advice: Mapping[str, tuple[Recommended, tuple[Advice, ...]]], words: Mapping[str, str]
+) -> list[Command]:
+    """`advice` by pool and `words` by claim say what those that only recommend would do: they begin nothing."""
+    snapshot = index.snapshot
     commands: list[Command] = []
     for cluster in snapshot.clusters.values():
         commands += write_cluster_status(cluster, index)
     commands += make_automatic(index)
     for claim in in_order(index):
-        commands += tend(claim, index)
+        if claim.metadata.uid not in words or has_begun(claim, index):
+            commands += tend(claim, index)
     allotment = allot(index)
-    commands += [*allotment.holds, *allotment.recalls]
+    holds, recalls = may_begin(allotment.holds, index), may_begin(allotment.recalls, index)
+    commands += [*holds, *recalls]
     announced = announce(index)
     commands += announced.commands
     for claim in snapshot.claims:
         if not claim.is_over:
-            commands += write_status(claim, allotment, announced.told.get(claim.metadata.uid), index)
+            uid = claim.metadata.uid
+            commands += write_status(claim, allotment, announced.told.get(uid), index, words.get(uid, ""))
     commands += let_go(index)
-    turned = {command.key for command in allotment.recalls}
-    held = frozenset(hold.node.name for hold in allotment.holds)
+    turned = {command.key for command in recalls}
+    held = frozenset(hold.node.name for hold in holds)
     for pool in index.pools.values():
-        more = [c for c in recall_by_terms(pool, index) if c.key not in turned]
+        more = [c for c in may_begin(recall_by_terms(pool, index), index) if c.key not in turned]
         turned |= {command.key for command in more}
         commands += more
         commands += _lend_guarded(pool, index, held)
-        commands += write_pool_status(pool, index)
+        commands += write_pool_status(pool, index, *advice.get(pool.metadata.name, ()))
     commands += tend_services(index)
     for loan in snapshot.loans:
         if loan.is_over:
@@ -65,7 +83,8 @@ def _lend_guarded(pool: BatchPool, index: Index, held: frozenset[str]) -> list[C
     A pool that shall have no loans loses it again, so that it can be deleted when no operator is left to say so.
     """
     guarded = RETURN_FINALIZER in pool.metadata.finalizers
-    if pool.metadata.deletion_timestamp is not None or pool.spec.stop_policy == "HoldAndDrain":
+    ends = pool.metadata.deletion_timestamp is not None or pool.spec.stop_policy == "HoldAndDrain"
+    if ends or recommends(pool):
         out = any(loan.spec.pool_name == pool.metadata.name and not loan.is_over for loan in index.snapshot.loans)
         return [GuardPool(pool, False)] if guarded and not out else []
     return lend(pool, index, held) if guarded else [GuardPool(pool, True)]

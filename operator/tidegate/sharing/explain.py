@@ -20,6 +20,7 @@ from tidegate.sharing.explanation import (
     reasoned,
     said,
     unknown,
+    utc,
 )
 from tidegate.sharing.idleness import Blocker
 from tidegate.sharing.index import Index
@@ -66,6 +67,8 @@ def _explain_pool(name: str, index: Index) -> Explanation:
             ("demand", f"{pool.status.demand_nodes} nodes beyond those lent and joining"),
             ("useful now", f"{pool.status.startable_nodes} of them, with the nodes that may be lent"),
             ("policy", index.terms(pool).policy),
+            ("would be lent", _recommended(pool)),
+            ("would have been done", _totals(pool)),
             ("window", _window(pool, index)),
             ("Ready", said(ready)),
             ("Exclusive", said(exclusive)),
@@ -75,6 +78,19 @@ def _explain_pool(name: str, index: Index) -> Explanation:
             *((f"not lent: {node.subject}", node.blocked_by) for node in blocked[:MOST]),
         ),
     )
+
+
+def _recommended(pool: BatchPool) -> str:
+    found = pool.status.recommended
+    return "" if found is None else listed(one.name for one in found.nodes) or "no node now"
+
+
+def _totals(pool: BatchPool) -> str:
+    found = pool.status.recommended
+    if found is None:
+        return ""
+    hours = found.node_seconds / 3600
+    return f"{found.lends} lends, {found.recalls} recalls and {hours:.1f} node-hours in Slurm since {utc(found.since)}"
 
 
 def _window(pool: BatchPool, index: Index) -> str:

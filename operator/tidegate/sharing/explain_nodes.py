@@ -176,9 +176,16 @@ def _node_facts(node: Node, pool: BatchPool | None, index: Index) -> Facts:
         ("pool", pool.metadata.name),
         ("GPUs", f"{node.gpus[resource]} {resource}" if resource else ""),
         ("loans", recent),
+        ("would be in Slurm", _since_when_recommended(node.name, pool)),
         ("last loan", f"{last.metadata.name}, {why_back(last)}" if last else ""),
         ("also selected by", f"{listed(others)}; the oldest pool has it" if others else ""),
     )
+
+
+def _since_when_recommended(name: str, pool: BatchPool) -> str:
+    there = pool.status.recommended.nodes if pool.status.recommended else ()
+    since = next((one.since for one in there if one.name == name), None)
+    return f"since {utc(since)}, if the pool did not only recommend" if since else ""
 
 
 def pool_blocker(pool: BatchPool, index: Index) -> Blocker | None:

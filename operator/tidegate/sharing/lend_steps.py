@@ -24,6 +24,9 @@ def go_out(loan: NodeLoan, index: Index) -> Step:
         return turned_back(loan, "PoolDeleted", f"pool {loan.spec.pool_name} is gone", None)
     if pool.spec.stop_policy == "HoldAndDrain":
         return turned_back(loan, "PoolStopped", f"pool {pool.metadata.name} has stopPolicy HoldAndDrain", pool)
+    if pool.spec.mode == "Recommend":
+        words = f"pool {pool.metadata.name} has mode Recommend, so that nothing stays lent"
+        return turned_back(loan, "PoolRecommends", words, pool, "graceful")
     if node is None:
         return turned_back(loan, "NodeLost", f"node {loan.spec.node_name} does not exist any more", pool)
     if aside := set_aside(node, pool):

@@ -110,13 +110,16 @@ def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
         # A node that failed to join stands behind the others, so that a job does not wait for it again and again.
         key=lambda n: (failed_loans(n.name, pool, index), index.snapshot.idle_since.get(n.name, index.now), n.name),
     )
-    return [_new_loan(node, pool, index) for node in best[: max(count, 0)]]
+    return [new_loan(node, pool, index) for node in best[: max(count, 0)]]
 
 
 def stopped(pool: BatchPool, index: Index) -> Blocker | None:
     """Why the pool lends nothing at all, by what people wrote."""
     if pool.metadata.deletion_timestamp is not None:
         return Blocker("PoolDeleted", f"pool {pool.metadata.name} is being deleted")
+    if pool.spec.mode == "Recommend":
+        words = f"pool {pool.metadata.name} has mode Recommend and touches nothing; mode Enforce lends"
+        return Blocker("Recommending", words)
     if pool.spec.stop_policy != "None":
         words = f"pool {pool.metadata.name} has stopPolicy {pool.spec.stop_policy}; None lends again"
         return Blocker("PoolStopped", words)
@@ -156,7 +159,8 @@ def allowed(
     return limits
 
 
-def _new_loan(node: Node, pool: BatchPool, index: Index) -> CreateLoan:
+def new_loan(node: Node, pool: BatchPool, index: Index) -> CreateLoan:
+    """The loan that a free node would go out on."""
     numbers = [_number(loan.metadata.name) for loan in index.loans_by_node.get(node.name, ())]
     spec = NodeLoanSpec(
         pool_name=pool.metadata.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from tidegate.api import OVERDUE, BatchPool, LoanReturn, NodeLoan, NodeLoanStatus
+from tidegate.api import OVERDUE, BatchPool, LoanReturn, NodeLoan, NodeLoanStatus, RecallClass
 from tidegate.api.batch_pool import Recall
 from tidegate.sharing.commands import Command, RecallLoan
 from tidegate.sharing.index import Index, created
@@ -46,8 +46,10 @@ def deadline_after(loan: NodeLoan, status: NodeLoanStatus, index: Index, since: 
     return started + timedelta(seconds=seconds)
 
 
-def turned_back(loan: NodeLoan, reason: str, message: str, pool: BatchPool | None) -> Step:
-    recall_class = pool.spec.recall.automatic_class if pool else Recall().automatic_class
+def turned_back(
+    loan: NodeLoan, reason: str, message: str, pool: BatchPool | None, recall_class: RecallClass | None = None
+) -> Step:
+    recall_class = recall_class or (pool.spec.recall if pool else Recall()).automatic_class
     return Step(
         loan.status,
         after=[RecallLoan(loan, LoanReturn(reason=reason, message=message[:1024], recall_class=recall_class))],

@@ -11,19 +11,22 @@ from tidegate.api import (
     NodeCounts,
     NodeLoan,
     Quarantine,
+    Recommended,
     SlurmCluster,
     SlurmClusterStatus,
 )
 from tidegate.api.names import claim_of_fence
 from tidegate.sharing.budgets import counted_loans, quarantined_until
-from tidegate.sharing.commands import Command, WriteClusterStatus, WritePoolStatus
+from tidegate.sharing.commands import Advice, Command, WriteClusterStatus, WritePoolStatus
 from tidegate.sharing.index import Index
 from tidegate.sharing.lending import demand, startable
 from tidegate.sharing.windows import unreadable
 
 
-def write_pool_status(pool: BatchPool, index: Index) -> list[Command]:
-    """Nodes by owner, demand, and whether the pool can work, said in one sentence."""
+def write_pool_status(
+    pool: BatchPool, index: Index, recommended: Recommended | None = None, advice: tuple[Advice, ...] = ()
+) -> list[Command]:
+    """Nodes by owner, demand, and whether the pool can work, said in one sentence; what it would do if it only says."""
     slurm = index.slurm_of(pool.metadata.name)
     ready, reason, message = _pool_ready(pool, index)
     generation = pool.metadata.generation or None
@@ -36,6 +39,7 @@ def write_pool_status(pool: BatchPool, index: Index) -> list[Command]:
         demand_nodes=demand(pool, slurm, index) if slurm else 0,
         startable_nodes=startable(pool, slurm, index) if slurm else 0,
         window=index.open_windows[pool.metadata.name],
+        recommended=recommended,
     ).with_condition(index.now, "Ready", ready, reason, message, generation)
     overlap = index.overlap(pool)
     others = ", ".join(f"{node} ({owner})" for node, owner in sorted(overlap.items())[:8])
@@ -52,7 +56,7 @@ def write_pool_status(pool: BatchPool, index: Index) -> list[Command]:
         words = f"{'; '.join(wrong)}: until then the window does not open" if wrong else ""
         reason = "WindowUnreadable" if wrong else "Readable"
         status = status.with_condition(index.now, "WindowsReadable", not wrong, reason, words, generation)
-    return [WritePoolStatus(pool, status)] if status != pool.status else []
+    return [WritePoolStatus(pool, status, advice)] if status != pool.status else []
 
 
 def _pool_ready(pool: BatchPool, index: Index) -> tuple[bool, str, str]:
@@ -84,6 +88,8 @@ def _pool_ready(pool: BatchPool, index: Index) -> tuple[bool, str, str]:
         return False, "TemplateUnusable", problem
     if pool.spec.stop_policy != "None":
         return True, "Stopped", f"stopPolicy is {pool.spec.stop_policy}"
+    if pool.spec.mode == "Recommend":
+        return True, "Recommending", "mode is Recommend: nothing is touched, see status.recommended and the events"
     return True, "Working", ""
 
 
