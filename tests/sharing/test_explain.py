@@ -35,7 +35,16 @@ from tests.sharing.build import (
     slurmd,
     snapshot,
 )
-from tidegate.api import BatchPool, BatchPoolStatus, CapacityClaim, CapacityClaimStatus, Condition, NodeLoan, TouchedJob
+from tidegate.api import (
+    BatchPool,
+    BatchPoolStatus,
+    CapacityClaim,
+    CapacityClaimStatus,
+    Condition,
+    ConsideredNode,
+    NodeLoan,
+    TouchedJob,
+)
 from tidegate.api.names import FENCE_TAINT
 from tidegate.sharing.explain import explain
 from tidegate.sharing.explain_nodes import explain_nodes
@@ -357,7 +366,7 @@ def test_a_claim_says_what_it_waits_for(
     assert found.blocked_by == blocked_by
 
 
-def test_a_claim_names_its_loans_and_those_it_cannot_have() -> None:
+def test_a_claim_names_its_loans_and_the_nodes_that_were_considered() -> None:
     others = [
         *(lent_node(f"gpu-{n}") for n in range(1, 5)),
         loan("gpu-1", done=RECALLED, back=back_for("c1"), message="draining the Slurm node"),
@@ -365,7 +374,10 @@ def test_a_claim_names_its_loans_and_those_it_cannot_have() -> None:
         loan("gpu-3", done=RECALLED, back=back_for("c2")),
         loan("gpu-4"),
     ]
-    found = explain("claim", "team/c1", "", seen(waiting(nodes=3, ttl_seconds=90), pod(claim="c1"), *others))
+    wish = waiting(nodes=3, ttl_seconds=90)
+    considered = ConsideredNode(node_name="gpu-2", answer="AsImportant", message="its loan has priority 1000")
+    wish = wish.model_copy(update={"status": wish.status.model_copy(update={"considered": (considered,)})})
+    found = explain("claim", "team/c1", "", seen(wish, pod(claim="c1"), *others))
     assert found.owner == "holds 0 of 3 nodes"
     assert found.because == "it was made by hand for the pods that carry its name in the label tidegate.dev/claim"
     assert found.facts == (
@@ -377,8 +389,7 @@ def test_a_claim_names_its_loans_and_those_it_cannot_have() -> None:
         ("expected", "by 2026-11-21T12:01:51Z (in 1m51s)"),
         ("ends", "2026-11-21T12:01:00Z (in 1m), TimeToLive"),
         ("loan gpu-1-1", "its jobs end, save their work or are requeued (Drained): draining the Slurm node"),
-        ("not recalled: loan gpu-2-1", "its priority 1000 is not below 1000"),
-        ("not recalled: loan gpu-3-1", "it returns for claim team/c2"),
+        ("node gpu-2", "AsImportant: its loan has priority 1000"),
     )
 
 

@@ -15,7 +15,14 @@ from tidegate.api.batch_pool import (
     RecallClass,
     VictimPolicy,
 )
-from tidegate.api.capacity_claim import CapacityClaim, CapacityClaimSpec, CapacityClaimStatus, HolderReference
+from tidegate.api.capacity_claim import (
+    MOST_CONSIDERED,
+    CapacityClaim,
+    CapacityClaimSpec,
+    CapacityClaimStatus,
+    ConsideredNode,
+    HolderReference,
+)
 from tidegate.api.inference_service import (
     InferenceService,
     InferenceServiceSpec,
@@ -44,6 +51,7 @@ from tidegate.api.slurm_cluster import JobPriority, SlurmCluster, SlurmClusterSp
 
 __all__ = [
     "LEND_STEPS",
+    "MOST_CONSIDERED",
     "MOST_QUARANTINED",
     "MOST_RECOMMENDED",
     "OVERDUE",
@@ -57,6 +65,7 @@ __all__ = [
     "CapacityClaimStatus",
     "ClaimReference",
     "Condition",
+    "ConsideredNode",
     "HolderReference",
     "InferenceService",
     "InferenceServiceSpec",

@@ -123,6 +123,22 @@ class CapacityClaimSpec(Model):
     )
 
 
+MOST_CONSIDERED = 8
+
+
+class ConsideredNode(Model):
+    """What was found out about one node for the claim."""
+
+    node_name: str = Field(description="The node.", min_length=1, max_length=253)
+    answer: str = Field(
+        description="One CamelCase word: `Coming`, `Free`, `Recallable`, `Protected`, `AsImportant`, `Promised` "
+        "(to another claim), `Held` (by another claim), `DoesNotFit`, `InUse`, or what set the node aside.",
+        min_length=1,
+        max_length=64,
+    )
+    message: str = Field(description="What taking it would cost, or what keeps it.", max_length=512)
+
+
 class CapacityClaimStatus(Status):
     """What was got.
 
@@ -150,6 +166,18 @@ class CapacityClaimStatus(Status):
         default=None, description="When it was first satisfied, and not before its `startTime`."
     )
     priority: int | None = Field(default=None, description="The priority that its PriorityClass stands for.")
+    considered: tuple[ConsideredNode, ...] = Field(
+        default=(),
+        description="While it waits: the nodes that come into question, the nearest first, "
+        "as they were when condition `Satisfied` last said something new.",
+        max_length=MOST_CONSIDERED,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["nodeName"]},
+    )
+    expected: Time | None = Field(
+        default=None,
+        description="While it waits: when it should have all its nodes at the latest, judged at the same moment; "
+        "absent when nobody knows.",
+    )
 
 
 class CapacityClaim(Model):

@@ -44,7 +44,7 @@ from tidegate.sharing.reservations import is_due
 from tidegate.sharing.return_steps import back_of
 from tidegate.sharing.sides import sides
 from tidegate.sharing.snapshot import Node
-from tidegate.sharing.victims import cheapest
+from tidegate.sharing.victims import cheapest, cost_of
 
 
 @dataclass
@@ -311,7 +311,7 @@ def _back_for(claim: CapacityClaim, loan: NodeLoan, pool: BatchPool, index: Inde
         back = back_of(loan, index)
         faster = max(back.recall_class, recall_class, key=RECALL_CLASSES.index)
         return back.model_copy(update={"claim": reference, "recall_class": faster})
-    words = f"claim {meta.namespace}/{meta.name} needs the node"
+    words = f"claim {meta.namespace}/{meta.name} needs the node; {cost_of(loan, recall_class, index).words}"
     return LoanReturn(reason="Claimed", message=words, recall_class=recall_class, claim=reference)
 
 

@@ -20,6 +20,7 @@ from tidegate.sharing.commands import (
     TolerateFence,
     WriteClaimStatus,
 )
+from tidegate.sharing.considered import consider
 from tidegate.sharing.idleness import Blocker
 from tidegate.sharing.index import Index
 from tidegate.sharing.lifetime import GATHERING, ends_at, is_gathering
@@ -109,7 +110,8 @@ def write_status(
     if end and index.now >= end.time:
         words = f"{end.message}{_who_has_what(claim, index) if end.reason == 'GangIncomplete' else ''}"
         status = _say(claim, status, index, "Expired", True, end.reason, words)
-        return _written(claim, status.model_copy(update={"nodes": (), "held_nodes": 0}))
+        over = {"nodes": (), "held_nodes": 0, "considered": (), "expected": None}
+        return _written(claim, status.model_copy(update=over))
     satisfied, reason, message = _satisfaction(claim, pool, held, allotment, index)
     if advice and not satisfied:
         reason, message = "Recommended", advice
@@ -120,7 +122,7 @@ def write_status(
         status = _with_gathering(claim, status, held, index)
     if reason == "Served":
         status = status.model_copy(update={"nodes": (), "held_nodes": 0})
-    return _written(claim, status)
+    return _written(claim, _with_considered(claim, status, index))
 
 
 def _written(claim: CapacityClaim, status: CapacityClaimStatus) -> list[Command]:
@@ -169,6 +171,15 @@ def _with_gathering(
         return status
     reason, words = ("Complete", "all its nodes were held at once") if status.started else ("NoNodes", "it has no node")
     return _say(claim, status, index, GATHERING, False, reason, words)
+
+
+def _with_considered(claim: CapacityClaim, status: CapacityClaimStatus, index: Index) -> CapacityClaimStatus:
+    """Which nodes come into question, looked at anew whenever there is news of what the claim waits for."""
+    said, old = status.condition("Satisfied"), claim.status.condition("Satisfied")
+    if said == old:
+        return status
+    considered, expected = consider(claim, index) if said and said.status == "False" else ((), None)
+    return status.model_copy(update={"considered": considered, "expected": expected})
 
 
 def _who_has_what(claim: CapacityClaim, index: Index) -> str:

@@ -24,7 +24,6 @@ from tidegate.sharing.index import Index
 from tidegate.sharing.lead_time import back_by
 from tidegate.sharing.lifetime import ends_at
 from tidegate.sharing.needs import amount, coming_loans, held_nodes, is_automatic, pods_of, wanted_nodes, words_of
-from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.report import LATE, TOLD
 from tidegate.sharing.reservations import is_due, words_of_wait
 
@@ -84,11 +83,8 @@ def _claim_trouble(claim: CapacityClaim) -> str:
 
 def _claim_facts(claim: CapacityClaim, index: Index) -> Facts:
     priority, coming = index.priority_of(claim), coming_loans(claim, index)
-    names = {loan.metadata.name for loan in coming}
     pods, end = pods_of(claim, index), ends_at(claim, index)
     bound = sum(bool(pod.node) for pod in pods)
-    others = [loan for loan in index.loans_of(claim.spec.pool_name) if loan.metadata.name not in names]
-    refused = [] if priority is None else [(loan, _why_not_recalled(loan, priority, index)) for loan in others]
     return given(
         ("pool", claim.spec.pool_name),
         ("priority", f"{priority} ({claim.spec.priority_class_name or 'default'})" if priority is not None else ""),
@@ -102,7 +98,7 @@ def _claim_facts(claim: CapacityClaim, index: Index) -> Facts:
         (LATE, said(late) if (late := claim.status.condition(LATE)) else ""),
         ("ends", f"{moment(end.time, index.now)}, {end.reason}" if end else ""),
         *((f"loan {loan.metadata.name}", next_step_of(loan)) for loan in coming[:MOST]),
-        *((f"not recalled: loan {loan.metadata.name}", why) for loan, why in refused[:MOST] if why),
+        *((f"node {one.node_name}", reasoned(one.answer, one.message)) for one in claim.status.considered),
     )
 
 
@@ -114,15 +110,9 @@ def expected(claim: CapacityClaim, coming: Sequence[NodeLoan], index: Index) -> 
     times = [back_by(loan, pool, index) for loan in coming]
     if start and not is_due(claim, index):
         times.append(claim.status.promised_start or start)
+    if not times and claim.status.expected:
+        times.append(claim.status.expected)
     return f"by {moment(max(times), index.now)}" if times else ""
-
-
-def _why_not_recalled(loan: NodeLoan, priority: int, index: Index) -> str:
-    if loan.is_wanted_back:
-        claim = loan.spec.back.claim if loan.spec.back else None
-        return f"it returns for {f'claim {claim.namespace}/{claim.name}' if claim else 'nobody yet'}"
-    worth = of_loan(loan, index)
-    return f"its priority {worth} is not below {priority}" if worth >= priority else ""
 
 
 def end_of_hold(claim: CapacityClaim) -> str:

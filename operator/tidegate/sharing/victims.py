@@ -42,6 +42,16 @@ class RecallCost:
     shields: tuple[Shield, ...]
     """What protects it from claims."""
 
+    @property
+    def words(self) -> str:
+        """A sentence without its full stop."""
+        if not self.jobs:
+            return "its recall costs no work: nothing runs there"
+        jobs = f"{len(self.jobs)} job{'' if len(self.jobs) == 1 else 's'}"
+        gone = f", {len(self.not_requeueable)} of them for good" if self.not_requeueable else ""
+        again = f", which had {self.restarts} restarts before" if self.restarts else ""
+        return f"its recall ends {jobs}{gone}{again}, and loses at most {self.lost_gpu_seconds} GPU-seconds"
+
 
 def cheapest(loans: Iterable[NodeLoan], count: int, recall_class: RecallClass, index: Index) -> list[NodeLoan]:
     """Up to `count` loans of one pool that are recalled together, those first that cost least by themselves.
