@@ -66,6 +66,7 @@ def trip(stage: Stage) -> None:
     for job in (saves, stubborn, lonely):
         stage.wait_job(job, "RUNNING", "COMPLETED", seconds=90)
     stage.deployment("web", 1)
+    stage.deployment("giant", 1, gpus=99)
     wait_for("a claim", stage.claims, 40)
     stage.scale("web", 3)
     stage.wait_running("web", 3, seconds=120)

@@ -11,7 +11,7 @@ import pytest
 
 from tidegate.api import BatchPool, NodeLoan
 from tidegate.cluster import views
-from tidegate.sharing.snapshot import Owner, Taint, Toleration
+from tidegate.sharing.snapshot import Owner, Pod, PodsNearby, Spread, Taint, Toleration
 
 Json = dict[str, Any]
 
@@ -109,12 +109,71 @@ def test_a_pod_is_seen_with_what_decisions_need() -> None:
     assert (pod.gpus, pod.cpu_millis, pod.memory_mib) == ({"nvidia.com/gpu": 2}, 1500, 1536)
     assert (pod.priority, pod.priority_class_name) == (5, "web")
     assert pod.owner == Owner("apps/v1", "ReplicaSet", "web", "r1")
-    assert pod.labels == {"tidegate.dev/claim": "mine"}
+    assert pod.labels == {"app": "web", "tidegate.dev/claim": "mine"}
     assert pod.annotations == {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
     assert pod.tolerations == (Toleration("k", "Exists"), Toleration("x", "Equal", "y", "NoSchedule"))
     assert pod.node_selector == {"room": "b"}
     assert pod.created == datetime(2026, 11, 21, 10, tzinfo=UTC)
     assert not pod.deleting
+
+
+def test_only_pods_with_gpus_keep_labels_that_are_not_ours() -> None:
+    pod = views.pod(raw_pod(labels={"app": "web", "tidegate.dev/claim": "mine"}))
+    assert pod is not None
+    assert pod.labels == {"tidegate.dev/claim": "mine"}
+
+
+MINE = {"matchLabels": {"app": "web"}}
+APP = ("app", "In", ("web",))
+
+
+def topology(spec: Json, **metadata: Any) -> Pod:
+    gpus = {"containers": [resources({"nvidia.com/gpu": "1"})]}
+    pod = views.pod(raw_pod(spec=gpus | spec, labels={"app": "web", "rev": "7"}, **metadata))
+    assert pod is not None
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("more", "spread"),
+    [
+        ({}, [Spread(PodsNearby("zone", (APP,), ("jobs",)), 2)]),
+        ({"whenUnsatisfiable": "ScheduleAnyway"}, []),
+        ({"labelSelector": None}, [Spread(PodsNearby("zone", None, ("jobs",)), 2)]),
+        ({"labelSelector": {}}, [Spread(PodsNearby("zone", (), ("jobs",)), 2)]),
+        ({"nodeAffinityPolicy": "Ignore"}, [Spread(PodsNearby("zone", (APP,), ("jobs",)), 2, all_nodes=True)]),
+        (
+            {"matchLabelKeys": ["rev", "none"]},
+            [Spread(PodsNearby("zone", (APP, ("rev", "In", ("7",))), ("jobs",)), 2)],
+        ),
+    ],
+)
+def test_spread_constraints_that_must_hold_are_seen(more: Json, spread: list[Spread]) -> None:
+    constraint = {"topologyKey": "zone", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": MINE}
+    assert topology({"topologySpreadConstraints": [constraint | more]}).spread == tuple(spread)
+
+
+@pytest.mark.parametrize(
+    ("more", "meant"),
+    [
+        ({}, PodsNearby("host", (APP,), ("jobs",))),
+        ({"namespaces": ["a", "b"]}, PodsNearby("host", (APP,), ("a", "b"))),
+        ({"namespaceSelector": {}}, PodsNearby("host", (APP,), (), ())),
+        ({"mismatchLabelKeys": ["rev"]}, PodsNearby("host", (APP, ("rev", "NotIn", ("7",))), ("jobs",))),
+        (
+            {"labelSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}},
+            PodsNearby("host", (("app", "Exists", ()),), ("jobs",)),
+        ),
+    ],
+)
+def test_required_affinity_to_pods_and_against_them_is_seen(more: Json, meant: PodsNearby) -> None:
+    term = {"topologyKey": "host", "labelSelector": MINE} | more
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+    preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": term}]}
+    assert topology({"affinity": {"podAffinity": required}}).together == (meant,)
+    assert topology({"affinity": {"podAntiAffinity": required}}).apart == (meant,)
+    plain = topology({"affinity": {"podAffinity": preferred, "podAntiAffinity": preferred}})
+    assert (plain.together, plain.apart) == ((), ())
 
 
 def test_a_bare_pod_owns_itself() -> None:

@@ -42,7 +42,7 @@ from tidegate.sharing.commands import Command, RecallLoan
 from tidegate.sharing.decide import decide
 from tidegate.sharing.idleness import track_idle
 from tidegate.sharing.snapshot import Node, Pod, SlurmJob, SlurmState
-from tidegate.sharing.waiting import is_stuck, track_waiting
+from tidegate.sharing.waiting import is_stuck, track_told, track_waiting
 from tidegate.slurm.errors import SlurmError
 from tidegate.slurm.errors import Unreachable as SlurmUnreachable
 
@@ -126,6 +126,7 @@ class Operator:
         self.slurm = SlurmState()
         self.idle_since: dict[str, datetime] = {}
         self.waiting_since: dict[str, datetime] = {}
+        self.told: frozenset[str] = frozenset()
         self.owners = Owners(self.hands.kube, self._site.now)
         self.position = self._site.kube.resource_version
         for kind in WATCHED:
@@ -169,8 +170,10 @@ class Operator:
         snapshot = self.world.snapshot(slurm, {})
         self.idle_since = track_idle(self.idle_since, snapshot, now)
         self.waiting_since = track_waiting(self.waiting_since, snapshot, now)
-        seen = replace(snapshot, idle_since=self.idle_since, waiting_since=self.waiting_since)
-        return decide(replace(seen, owners=self.owners.above), now)
+        seen = replace(snapshot, idle_since=self.idle_since, waiting_since=self.waiting_since, told=self.told)
+        commands = decide(replace(seen, owners=self.owners.above), now)
+        self.told = track_told(self.told, commands, snapshot)
+        return commands
 
     def _seen_on(self, loan: NodeLoan) -> tuple[SlurmJob, ...]:
         """The jobs on the loan's node, without those of an earlier loan that an old answer still tells of."""

@@ -37,12 +37,14 @@ from tidegate.sharing.snapshot import (
     Owner,
     Part,
     Pod,
+    PodsNearby,
     Refusal,
     SlurmJob,
     SlurmNode,
     SlurmReservation,
     SlurmState,
     Snapshot,
+    Spread,
     Taint,
     Toleration,
 )
@@ -131,6 +133,9 @@ def pod(
     required_affinity: Sequence[tuple[tuple[str, str, tuple[str, ...]], ...]] = (),
     resource: str = GPU,
     labels: Mapping[str, str] | None = None,
+    spread: Iterable[Spread] = (),
+    together: Iterable[PodsNearby] = (),
+    apart: Iterable[PodsNearby] = (),
 ) -> Pod:
     """A GPU pod: running `on` a node, or pending and found unschedulable. `owner` names its ReplicaSet."""
     return Pod(
@@ -156,6 +161,9 @@ def pod(
         gated=gated,
         created=ago(60),
         deleting=deleting,
+        spread=tuple(spread),
+        together=tuple(together),
+        apart=tuple(apart),
     )
 
 
@@ -451,6 +459,7 @@ def snapshot(
     template_problems: Mapping[str, str] | None = None,
     namespaces: Mapping[str, Mapping[str, str]] | None = None,
     waiting_since: Mapping[str, datetime] | None = None,
+    told: Iterable[str] = (),
     owners: Mapping[str, tuple[Owner, ...]] | None = None,
     parts: Mapping[str, Part] | None = None,
     service_problems: Mapping[str, str] | None = None,
@@ -477,6 +486,7 @@ def snapshot(
         priority_classes={"low": -200, "high": 1000, **(priority_classes or {})},
         default_priority_class=default_priority_class,
         waiting_since={pod.uid: ago(60) for pod in pods} if waiting_since is None else waiting_since,
+        told=frozenset(told),
         namespaces=namespaces or {},
         owners={pod.owner.uid: () for pod in pods} if owners is None else owners,
         idle_since=dict.fromkeys(nodes, ago(10_000)) if idle_since is None else idle_since,

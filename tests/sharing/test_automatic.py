@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 from tests.sharing.build import (
+    CLEAN,
     ago,
+    back_for,
     claim,
     claimed_node,
     decided,
     lent_node,
     loan,
+    node,
     one,
     only,
     pod,
@@ -149,3 +152,37 @@ def test_a_claim_that_expires_in_this_moment_is_not_replaced_at_once() -> None:
 def test_the_wait_is_for_one_controller_and_not_for_others() -> None:
     expired = claim("web-1", holder="web", automatic=True, status=over("TimeToLive", 5, "Expired"))
     assert [c.name for c in made(*LENT_NODE, pod(owner="api"), expired)] == ["replicaset-api-1"]
+
+
+# --- gangs
+
+
+@pytest.mark.parametrize("kind", ["JobSet", "LeaderWorkerSet"])
+def test_kinds_whose_pods_are_of_use_only_together_get_a_gang(kind: str) -> None:
+    top = Owner("example.com/v1", kind, "train", "uid-train")
+    pods = [pod("a", owner="web", gpus=8), pod("b", owner="api", gpus=8)]
+    (command,) = made(*two_lent(), *pods, owners={"uid-web": (top,), "uid-api": (top,)})
+    assert (command.name, command.spec.gang, command.spec.nodes) == (f"{kind.lower()}-train-1", True, 2)
+
+
+def test_others_get_what_there_is() -> None:
+    assert not made(*LENT_NODE, pod(owner="web"))[0].spec.gang
+
+
+def test_a_gang_that_could_not_be_whole_gets_no_claim() -> None:
+    top = {"uid-web": (Owner("example.com/v1", "JobSet", "train", "uid-train"),)}
+    pods = [pod(f"w{number}", owner="web", gpus=8) for number in range(3)]
+    assert made(*two_lent(), *pods, owners=top) == []
+    (command,) = made(*two_lent(), node("free", unschedulable=False), *pods, owners=top)
+    assert command.spec.nodes == 3, "free nodes are gathered, too"
+
+
+def test_a_gang_for_which_open_nodes_will_do_gets_no_claim() -> None:
+    top = {"uid-web": (Owner("example.com/v1", "JobSet", "train", "uid-train"),)}
+    wish = pod(owner="web")
+    assert made(*LENT_NODE, node("free"), wish, owners=top, waiting_since={wish.uid: ago(1)}) == []
+
+
+def test_a_node_that_was_just_handed_to_the_claim_counts_once() -> None:
+    handed = [claimed_node("gpu-1", claim="auto"), loan(done=CLEAN, back=back_for("auto"))]
+    assert not only(decided(*handed, pod(owner="web"), AUTO), ResizeClaim)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.sharing.build import index, lent_node, node, pod, pool, slurmd
-from tidegate.sharing.fit import could_run, extra_nodes_needed, may_run
+from tests.sharing.build import index, lent_node, loan, node, pod, pool, slurmd
+from tidegate.sharing.fit import could_run, may_run
+from tidegate.sharing.places import Need
 from tidegate.sharing.snapshot import Node, Pod, Taint, Toleration
 
 TAINTED = node(taints=[Taint("site/a100", "", "NoSchedule")])
@@ -90,7 +91,8 @@ def test_what_is_bound_to_a_node_takes_room_from_a_pod(target: Node, there: list
 
 
 def needed(pods: list[Pod], held: list[Node], fresh: list[Node], *there: Any) -> int:
-    return extra_nodes_needed(pods, held, fresh, pool(), index(*held, *fresh, *pods, *there))
+    loans = [loan(node.name) for node in fresh]
+    return Need(pods, held, pool(), index(*held, *fresh, *loans, *pods, *there)).nodes
 
 
 def many(count: int, **more: Any) -> list[Pod]:

@@ -33,7 +33,7 @@ from tests.sharing.build import (
 )
 from tidegate.api import CapacityClaimStatus, Condition, Recommended, RecommendedNode, TouchedJob
 from tidegate.api.names import AUTOMATIC_LABEL, claim_fence
-from tidegate.sharing.snapshot import Owner, SlurmReservation, SlurmState, Snapshot, Taint
+from tidegate.sharing.snapshot import Owner, PodsNearby, SlurmReservation, SlurmState, Snapshot, Spread, Taint
 
 NODE_NAMES = ("gpu-1", "gpu-2", "gpu-3", "gpu-4")
 CLAIM_NAMES = ("c1", "c2", "auto-web", "auto-api")
@@ -47,6 +47,7 @@ BACK_STEPS = (
     LEFT,
     CLEAN,
 )
+EACH_ALONE = PodsNearby("zone", (), ("team",))
 SITE = Owner("apps/v1", "Deployment", "site", "uid-site")
 sometimes = st.integers(0, 7).map(lambda n: n == 0)
 
@@ -324,6 +325,8 @@ def _pending_pod(draw: st.DrawFn, number: int) -> Any:
         claim=draw(st.sampled_from(["", "", "c1"])),
         node_selector=draw(st.sampled_from([{}, {}, {"zone": "a"}])),
         labels=draw(st.sampled_from([{}, {}, {}, {AUTOMATIC_LABEL: "true"}, {AUTOMATIC_LABEL: "false"}])),
+        apart=(EACH_ALONE,) if draw(sometimes) else (),
+        spread=(Spread(EACH_ALONE, 1),) if draw(sometimes) else (),
     )
 
 

@@ -17,11 +17,10 @@ from kubernetes.utils import parse_quantity
 
 from tidegate.api import Model
 from tidegate.api.names import FINGERPRINT, GROUP, LOAN_LABEL
-from tidegate.sharing.snapshot import Node, Owner, Part, Pod, Taint, Toleration
+from tidegate.sharing.snapshot import Node, Owner, Part, Pod, PodsNearby, Requirement, Spread, Taint, Toleration
 
 Json = Mapping[str, Any]
 Resource = TypeVar("Resource", bound=Model)
-Requirement = tuple[str, str, tuple[str, ...]]
 
 _KEPT_ANNOTATIONS = (f"{GROUP}/", "karpenter.sh/", "cluster-autoscaler.kubernetes.io/", "descheduler.")
 _KEPT_POD_LABELS = f"{GROUP}/"
@@ -56,11 +55,14 @@ def pod(raw: Json) -> Pod | None:
     Our slurmd pods are seen until they are gone: one that the kubelet refused is `Failed`, and its loan must know.
     """
     metadata, spec, status = raw["metadata"], raw["spec"], raw.get("status") or {}
-    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key.startswith(_KEPT_POD_LABELS)}
+    needed = requests(spec)
+    gpus = _extended(needed)
+    labels = metadata.get("labels") or {}
+    if not gpus:
+        labels = {key: value for key, value in labels.items() if key.startswith(_KEPT_POD_LABELS)}
     phase = status.get("phase", "Pending")
     if phase in ("Succeeded", "Failed") and LOAN_LABEL not in labels:
         return None
-    needed = requests(spec)
     scheduled = _condition(status, "PodScheduled")
     return Pod(
         namespace=metadata["namespace"],
@@ -68,7 +70,7 @@ def pod(raw: Json) -> Pod | None:
         uid=metadata.get("uid", ""),
         node=spec.get("nodeName") or "",
         phase=phase,
-        gpus=_extended(needed),
+        gpus=gpus,
         cpu_millis=math.ceil(needed.get("cpu", 0) * 1000),
         memory_mib=math.ceil(needed.get("memory", 0) / _MIB),
         priority=spec.get("priority") or 0,
@@ -85,6 +87,7 @@ def pod(raw: Json) -> Pod | None:
         deleting="deletionTimestamp" in metadata,
         waiting_reason=_waiting_reason(status),
         scheduler_message=_cut(scheduled.get("message") or "") if scheduled.get("status") == "False" else "",
+        **(_topology(spec, metadata) if gpus else {}),
     )
 
 
@@ -229,6 +232,48 @@ def _term(term: Json) -> tuple[Requirement, ...]:
         # A term without requirements matches no node, and not every node.
         return (("metadata.name", "In", ()),)
     return tuple((r["key"], r["operator"], tuple(r.get("values") or ())) for r in found)
+
+
+def _topology(spec: Json, metadata: Json) -> dict[str, Any]:
+    """Where the pod must be in relation to other pods."""
+    affinity, anti_affinity = (
+        (spec.get("affinity") or {}).get(kind) or {} for kind in ("podAffinity", "podAntiAffinity")
+    )
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    return {
+        "spread": tuple(
+            Spread(
+                _pods_nearby(one, metadata),
+                one["maxSkew"],
+                all_nodes=one.get("nodeAffinityPolicy") == "Ignore",
+            )
+            for one in spec.get("topologySpreadConstraints") or ()
+            if one.get("whenUnsatisfiable") == "DoNotSchedule"
+        ),
+        "together": tuple(_pods_nearby(term, metadata) for term in affinity.get(required) or ()),
+        "apart": tuple(_pods_nearby(term, metadata) for term in anti_affinity.get(required) or ()),
+    }
+
+
+def _pods_nearby(term: Json, metadata: Json) -> PodsNearby:
+    """The pods that a spread constraint or a term of affinity means; labels of the pod itself may be part of that."""
+    selector, own = _selector(term.get("labelSelector")), metadata.get("labels") or {}
+    if selector is not None:
+        alike = [(key, "In", (own[key],)) for key in term.get("matchLabelKeys") or () if key in own]
+        unlike = [(key, "NotIn", (own[key],)) for key in term.get("mismatchLabelKeys") or () if key in own]
+        selector = tuple(dict.fromkeys((*selector, *alike, *unlike)))
+    namespaces, beside = tuple(term.get("namespaces") or ()), _selector(term.get("namespaceSelector"))
+    if not namespaces and beside is None:
+        namespaces = (metadata["namespace"],)
+    return PodsNearby(term["topologyKey"], selector, namespaces, beside)
+
+
+def _selector(raw: Json | None) -> tuple[Requirement, ...] | None:
+    if raw is None:
+        return None
+    labels = tuple((key, "In", (value,)) for key, value in (raw.get("matchLabels") or {}).items())
+    expressions = raw.get("matchExpressions") or ()
+    return labels + tuple((e["key"], e["operator"], tuple(e.get("values") or ())) for e in expressions)
 
 
 def _waiting_reason(status: Json) -> str:

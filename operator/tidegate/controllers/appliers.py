@@ -46,6 +46,7 @@ APPLIERS: dict[type[c.Command], Applier] = {
     c.ResizeClaim: record.resize_claim,
     c.TieToHolder: record.tie_to_holder,
     c.TolerateFence: node.tolerate_fence,
+    c.TellPod: record.tell_pod,
     c.HoldNode: node.hold_node,
     c.FreeNode: node.free_node,
     c.FreeSurplus: node.free_surplus,

@@ -25,6 +25,7 @@ from tidegate.controllers.hands import Hands
 from tidegate.sharing.commands import Advice
 from tidegate.sharing.explanation import listed, utc
 from tidegate.sharing.report import LATE
+from tidegate.sharing.snapshot import Pod
 
 log = logging.getLogger(__name__)
 _COMPONENT = "tidegate"
@@ -109,6 +110,13 @@ async def tell_quarantine(pool: BatchPool, status: BatchPoolStatus, hands: Hands
         await post(_node(node), over, f"Pool {name} may lend it again", hands)
 
 
+async def tell_pod(pod: Pod, message: str, hands: Hands) -> None:
+    """An event on a pending pod: why no claim is made for it. The same after a restart, so that it is there once."""
+    target = {"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name, "uid": pod.uid}
+    said = Condition(type="NotClaimed", status="True", reason="NoNodeFits", last_transition_time=pod.created)
+    await post(target, said, message, hands, moment=pod.created)
+
+
 def _node(name: str) -> Json:
     # The kubelet uses the name as UID in its events on nodes, and `kubectl describe node` looks for that.
     return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
@@ -127,15 +135,15 @@ def _changed(old: Status, new: Status) -> list[Condition]:
     return [c for c in new.conditions if before.get(c.type) != (c.status, c.reason)]
 
 
-async def post(target: Json, condition: Condition, message: str, hands: Hands) -> None:
-    """One event. A lost event is logged and does not stop the step that it tells of."""
+async def post(target: Json, condition: Condition, message: str, hands: Hands, moment: datetime | None = None) -> None:
+    """One event, at most once for a `moment`. A lost one is logged and does not stop the step that it tells of."""
     bad = condition.type in _WARNINGS and condition.status == "True"
     now = hands.clock()
     namespace = target.get("namespace") or "default"
     body: Json = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": _name(target["name"], condition, message, now), "namespace": namespace},
+        "metadata": {"name": _name(target["name"], condition, message, moment or now), "namespace": namespace},
         "involvedObject": target,
         "type": "Warning" if bad else "Normal",
         "reason": condition.type if condition.status == "True" else f"{condition.type}{condition.reason}",

@@ -21,7 +21,7 @@ from tidegate.sharing.idleness import track_idle
 from tidegate.sharing.index import Index
 from tidegate.sharing.snapshot import Snapshot
 from tidegate.sharing.standing import stage
-from tidegate.sharing.waiting import is_stuck, next_settled, track_waiting
+from tidegate.sharing.waiting import is_stuck, next_settled, track_told, track_waiting
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
@@ -42,6 +42,7 @@ class Loop:
         self._dirty = asyncio.Event()
         self._idle_since: dict[str, datetime] = {}
         self._waiting_since: dict[str, datetime] = {}
+        self._told: frozenset[str] = frozenset()
         self.last_round: float | None = None
         """When the last round ended, by the monotonic clock."""
 
@@ -78,6 +79,7 @@ class Loop:
         with metrics.LOOP_SECONDS.labels("decide").time():
             now = self._clock()
             commands = decide(snapshot, now)
+            self._told = track_told(self._told, commands, snapshot)
             metrics.observe_world(Index(snapshot, now))
         with metrics.LOOP_SECONDS.labels("apply").time():
             return await apply_all(commands, self._hands)
@@ -92,6 +94,7 @@ class Loop:
                 snapshot,
                 idle_since=self._idle_since,
                 waiting_since=self._waiting_since,
+                told=self._told,
                 owners=self._owners.above,
             )
 

@@ -17,7 +17,7 @@ from tidegate.cluster.client import Json
 from tidegate.cluster.errors import AlreadyExists, NotFound
 from tidegate.cluster.fence import fence_of
 from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, NODE_LOANS, NODES, SLURM_CLUSTERS, Kind
-from tidegate.controllers import metrics
+from tidegate.controllers import events, metrics
 from tidegate.controllers.events import tell_advice, tell_claim, tell_loan, tell_quarantine
 from tidegate.controllers.hands import Hands, NotYet
 from tidegate.sharing.commands import (
@@ -29,6 +29,7 @@ from tidegate.sharing.commands import (
     GuardPool,
     RecallLoan,
     ResizeClaim,
+    TellPod,
     TieToHolder,
     WriteClaimStatus,
     WriteClusterStatus,
@@ -116,6 +117,10 @@ async def tie_to_holder(command: TieToHolder, hands: Hands) -> None:
     owners = [*(reference.to_json() for reference in meta.owner_references), holder.to_json()]
     body = {"metadata": {**_version(command.claim), "ownerReferences": owners}}
     hands.remember(CAPACITY_CLAIMS, await hands.kube.patch(CAPACITY_CLAIMS, meta.name, body, meta.namespace or ""))
+
+
+async def tell_pod(command: TellPod, hands: Hands) -> None:
+    await events.tell_pod(command.pod, command.message, hands)
 
 
 async def write_claim_status(command: WriteClaimStatus, hands: Hands) -> None:

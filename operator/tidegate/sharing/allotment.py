@@ -15,10 +15,8 @@ from tidegate.api.names import claim_of_fence
 from tidegate.sharing import recall_classes
 from tidegate.sharing.commands import HoldNode, RecallLoan
 from tidegate.sharing.explanation import listed
-from tidegate.sharing.fit import may_run
-from tidegate.sharing.idleness import Blocker, set_aside
+from tidegate.sharing.idleness import Blocker, free_nodes, set_aside
 from tidegate.sharing.index import Index, created
-from tidegate.sharing.lending import free_nodes
 from tidegate.sharing.lifetime import is_gathering
 from tidegate.sharing.needs import (
     amount,
@@ -28,12 +26,12 @@ from tidegate.sharing.needs import (
     held_nodes,
     is_automatic,
     lacking,
+    need_of,
     suitable,
     suits,
     there_is,
     units_of,
     units_of_loan,
-    waiting_pods,
     wanted_nodes,
     words_of,
 )
@@ -151,6 +149,9 @@ def allot(index: Index) -> Allotment:
             continue
         if name not in supplies:
             supplies[name] = _supply(index.pools[name], index)
+        if is_automatic(claim) and need_of(claim, index.pools[name], index).one_by_one:
+            # Which other nodes help depends on this one, so they are chosen when it is on its way.
+            wanted = 1
         portion, blocker = _portion(claim, wanted, supplies[name], index)
         if blocker:
             given.waits[claim.metadata.uid] = blocker
@@ -236,12 +237,11 @@ def _eligible(claim: CapacityClaim, supply: _Supply, index: Index) -> tuple[list
 
 
 def _helps(claim: CapacityClaim, supply: _Supply, index: Index) -> Callable[[Node | None], bool]:
-    pods = waiting_pods(claim, supply.pool, index) if is_automatic(claim) else []
 
     def helps(node: Node | None) -> bool:
         if node is None or not suits(node, claim) or (is_gathering(claim) and node.name in supply.awaited):
             return False
-        return not is_automatic(claim) or any(may_run(pod, node) for pod in pods)
+        return not is_automatic(claim) or node.name in need_of(claim, supply.pool, index).helpful
 
     return helps
 
@@ -285,7 +285,8 @@ def _cheapest_of_fewest(
         large = [loan for loan in loans if units_of_loan(loan, claim) * count >= wanted] or loans
         chosen += cheapest(large, count, recall_class, index)
         wanted -= sum(units_of_loan(loan, claim) for loan in chosen[-min(count, len(large)) :])
-        loans = [loan for loan in loans if loan not in large]
+        tried = {loan.metadata.name for loan in large}
+        loans = [loan for loan in loans if loan.metadata.name not in tried]
     return chosen
 
 

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from tidegate.api import BatchPool, CapacityClaim, NodeLoan
 from tidegate.api.names import reservation_name
 from tidegate.sharing.commands import AnnounceReservation, Command, WithdrawReservation
+from tidegate.sharing.idleness import free_nodes
 from tidegate.sharing.index import Index
-from tidegate.sharing.lending import free_nodes
 from tidegate.sharing.lifetime import reserved_until
 from tidegate.sharing.needs import lacking, suits, wanted_nodes
 from tidegate.sharing.priorities import of_loan

@@ -7,11 +7,15 @@ from collections import defaultdict
 from tidegate.api import BatchPool, CapacityClaim, CapacityClaimSpec, HolderReference
 from tidegate.api.names import CLAIM_LABEL
 from tidegate.sharing.commands import Command, CreateClaim
-from tidegate.sharing.fit import may_run
 from tidegate.sharing.index import Index
-from tidegate.sharing.needs import is_automatic, needed_now
+from tidegate.sharing.needs import is_automatic
+from tidegate.sharing.places import Need
 from tidegate.sharing.snapshot import Owner, Pod
 from tidegate.sharing.waiting import is_served, is_settled, is_stuck
+from tidegate.sharing.why_not import tell_why_not
+
+GANGS = frozenset({"JobSet", "LeaderWorkerSet"})
+"""Kinds whose pods are of use only together. Those of a Job may be, too, but as often each has a task of its own."""
 
 
 def make_automatic(index: Index) -> list[Command]:
@@ -23,10 +27,22 @@ def make_automatic(index: Index) -> list[Command]:
         if not is_settled(pods, index):
             continue
         for pool in pools:
-            if helped := [pod for pod in pods if _is_helped(pod, pool, index)]:
-                commands.append(_claim(namespace, owner, helped, pool, index))
+            served = [pod for pod in pods if is_served(pod, pool, index)]
+            if nodes := _nodes_for(served, owner, pool, index):
+                commands.append(_claim(namespace, owner, served, nodes, pool, index))
                 break
+        else:
+            commands += tell_why_not(pods, index)
     return commands
+
+
+def _nodes_for(pods: list[Pod], owner: Owner, pool: BatchPool, index: Index) -> int:
+    """How many nodes on loan the pods need; none when open nodes will do, or for a gang that could not be whole."""
+    need = Need(pods, (), pool, index)
+    if owner.kind not in GANGS or not need.nodes:
+        return need.nodes
+    need = Need(pods, (), pool, index, gang=True)
+    return 0 if need.left_over else need.nodes
 
 
 def _without_claim(index: Index) -> dict[tuple[str, str], list[Pod]]:
@@ -50,12 +66,7 @@ def _is_expired(claim: CapacityClaim, index: Index) -> bool:
     return claim.status.is_true("Expired") or index.is_expired(claim)
 
 
-def _is_helped(pod: Pod, pool: BatchPool, index: Index) -> bool:
-    nodes = index.nodes_of_pool[pool.metadata.name]
-    return is_served(pod, pool, index) and any(n.name in index.active_loans and may_run(pod, n) for n in nodes)
-
-
-def _claim(namespace: str, owner: Owner, pods: list[Pod], pool: BatchPool, index: Index) -> CreateClaim:
+def _claim(namespace: str, owner: Owner, pods: list[Pod], nodes: int, pool: BatchPool, index: Index) -> CreateClaim:
     number = 1 + sum(c.metadata.labels.get(CLAIM_LABEL) == owner.uid for c in index.snapshot.claims)
     taken = {c.metadata.name for c in index.snapshot.claims if c.metadata.namespace == namespace}
     stem = f"{owner.kind.lower()}-{owner.name}"[:200]
@@ -64,7 +75,8 @@ def _claim(namespace: str, owner: Owner, pods: list[Pod], pool: BatchPool, index
     first = max(pods, key=lambda p: p.priority)
     spec = CapacityClaimSpec(
         pool_name=pool.metadata.name,
-        nodes=max(needed_now(pods, [], pool, index), 1),
+        nodes=nodes,
+        gang=owner.kind in GANGS,
         holder_ref=HolderReference(api_version=owner.api_version, kind=owner.kind, name=owner.name, uid=owner.uid),
         priority_class_name=first.priority_class_name or None,
         recall_class=pool.spec.recall.automatic_class,

@@ -30,7 +30,7 @@ from tidegate.sharing.needs import (
     held_nodes,
     is_automatic,
     lacking,
-    needed_now,
+    need_of,
     suitable,
     surplus,
     unbound_pods,
@@ -64,10 +64,10 @@ def tend(claim: CapacityClaim, index: Index) -> list[Command]:
     if (holder := claim.spec.holder_ref) and holder.uid not in {ref.uid for ref in claim.metadata.owner_references}:
         commands.append(TieToHolder(claim, holder))
     if is_automatic(claim):
-        held, coming = held_nodes(claim, index), coming_loans(claim, index)
-        waiting = waiting_pods(claim, pool, index)
-        needed = len(held) + max(needed_now(waiting, held, pool, index), len(coming))
-        if needed > amount(claim) and is_settled(waiting, index):
+        has = {node.name for node in held_nodes(claim, index)}
+        has |= {loan.spec.node_name for loan in coming_loans(claim, index)}
+        needed = len(has) + need_of(claim, pool, index).nodes
+        if needed > amount(claim) and is_settled(waiting_pods(claim, pool, index), index):
             commands.append(ResizeClaim(claim, needed))
     spare = surplus(claim, pool, index)
     keeps = tuple(node.name for node in held_nodes(claim, index) if node not in spare)

@@ -315,6 +315,18 @@ class TolerateFence:
 
 
 @dataclass(frozen=True, slots=True)
+class TellPod:
+    """Tell by an event on a pending pod why no claim is made for it."""
+
+    pod: Pod
+    message: str
+
+    @property
+    def key(self) -> str:
+        return f"pod/{self.pod.key}"
+
+
+@dataclass(frozen=True, slots=True)
 class WriteClaimStatus(_OnClaim):
     """Write the status of a claim and the events that tell of what changed in it."""
 
@@ -415,6 +427,7 @@ Command = (
     | ResizeClaim
     | TieToHolder
     | TolerateFence
+    | TellPod
     | WriteClaimStatus
     | ForgetClaim
     | WritePoolStatus

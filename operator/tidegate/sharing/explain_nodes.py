@@ -22,9 +22,9 @@ from tidegate.sharing.explanation import (
     unknown,
     utc,
 )
-from tidegate.sharing.idleness import Blocker, kubernetes_blocker, lend_blocker
+from tidegate.sharing.idleness import Blocker, free_nodes, kubernetes_blocker, lend_blocker
 from tidegate.sharing.index import Index, gpu_resource, gpus_of
-from tidegate.sharing.lending import allowed, free_nodes, stopped
+from tidegate.sharing.lending import allowed, stopped
 from tidegate.sharing.snapshot import Node
 
 

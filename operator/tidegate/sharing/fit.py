@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from tidegate.api import BatchPool
 from tidegate.api.names import FENCE_TAINT
-from tidegate.sharing.index import Index, gpus_of
+from tidegate.sharing.index import Index
 from tidegate.sharing.snapshot import Node, Pod
-
-_Term = tuple[tuple[str, str, tuple[str, ...]], ...]
+from tidegate.sharing.topology import Topology, is_selected
 
 
 def may_run(pod: Pod, node: Node) -> bool:
@@ -17,16 +17,29 @@ def may_run(pod: Pod, node: Node) -> bool:
 
     Our fence is left out of account: it is what a claim opens.
     """
-    if any(node.labels.get(key) != value for key, value in pod.node_selector.items()):
-        return False
-    if pod.required_affinity and not any(_matches(term, node) for term in pod.required_affinity):
-        return False
+    return _is_large_enough(pod, node) and is_selected(pod, node) and not _is_repelled(pod, node)
+
+
+def _is_large_enough(pod: Pod, node: Node) -> bool:
+    has_gpus = all(node.gpus.get(name, 0) >= count for name, count in pod.gpus.items())
+    return has_gpus and pod.cpu_millis <= node.cpu_millis and pod.memory_mib <= node.memory_mib
+
+
+def _is_repelled(pod: Pod, node: Node) -> bool:
     for taint in node.taints:
         hard = taint.effect in ("NoSchedule", "NoExecute") and taint.key != FENCE_TAINT
         if hard and not any(t.tolerates(taint) for t in pod.tolerations):
-            return False
-    has_gpus = all(node.gpus.get(name, 0) >= count for name, count in pod.gpus.items())
-    return has_gpus and pod.cpu_millis <= node.cpu_millis and pod.memory_mib <= node.memory_mib
+            return True
+    return False
+
+
+def obstacle(pod: Pod, node: Node) -> str:
+    """Why the pod may never run on the node, as words about nodes; empty when it may."""
+    if not _is_large_enough(pod, node):
+        return "too small for it"
+    if not is_selected(pod, node):
+        return "not selected by its node selector or affinity"
+    return "tainted, which it does not tolerate" if _is_repelled(pod, node) else ""
 
 
 def could_run(pod: Pod, node: Node, index: Index) -> bool:
@@ -41,79 +54,126 @@ def could_run(pod: Pod, node: Node, index: Index) -> bool:
     )
 
 
-def extra_nodes_needed(
-    pods: Sequence[Pod], held: Sequence[Node], fresh: Sequence[Node], pool: BatchPool, index: Index
-) -> int:
-    """How many of the `fresh` nodes (empty of GPU pods once they are freed) the pods need beside the `held` ones.
+class Room(NamedTuple):
+    """What is left of a node."""
 
-    First-fit decreasing over GPUs, CPUs and memory; a pod that fits nowhere is left out: no node would help it.
-    """
-    nodes = {node.name: node for node in (*held, *fresh)}
-    room = {node.name: _room(node, index.pods_by_node.get(node.name, ()), pool) for node in held}
-    spare = {node.name: _room(node, _stays(node, index), pool) for node in fresh}
-    used = 0
-    for pod in sorted(pods, key=lambda p: (*(-amount for amount in _amounts(p, pool)), p.key)):
-        wanted = _amounts(pod, pool)
-        place = _first_fit(pod, wanted, room, nodes)
-        if place is None:
-            place = _first_fit(pod, wanted, spare, nodes)
-            if place is None:
+    node: Node
+    gpus: int
+    cpu_millis: int
+    memory_mib: int
+    make: object
+    """The same for nodes of one size and with the same taints but for our fence: what may run on one may on all."""
+
+    @classmethod
+    def of(cls, node: Node, there: Iterable[Pod], names: Sequence[str]) -> Room:
+        """The node without what the pods there take. GPUs of these names count."""
+        taints = tuple(taint for taint in node.taints if taint.key != FENCE_TAINT)
+        make = (*node.gpus.items(), node.cpu_millis, node.memory_mib, taints)
+        room = cls(node, sum(node.gpus.get(name, 0) for name in names), node.cpu_millis, node.memory_mib, make)
+        for pod in there:
+            room = room.without(pod, names)
+        return room
+
+    def without(self, pod: Pod, names: Sequence[str]) -> Room:
+        """What the pod leaves of it."""
+        gpus, cpu_millis, memory_mib = _amounts(pod, names)
+        return self._replace(
+            gpus=self.gpus - gpus, cpu_millis=self.cpu_millis - cpu_millis, memory_mib=self.memory_mib - memory_mib
+        )
+
+
+Rooms = dict[str, Room]
+"""By node name."""
+
+
+def _amounts(pod: Pod, names: Sequence[str]) -> tuple[int, int, int]:
+    return sum(pod.gpus.get(name, 0) for name in names), pod.cpu_millis, pod.memory_mib
+
+
+Kind = tuple[object, ...]
+
+
+def kind_of(pod: Pod) -> Kind:
+    """The same for pods that may be on the same nodes: those that one controller made of one template."""
+    selector, gpus = tuple(pod.node_selector.items()), tuple(pod.gpus.items())
+    amounts, rules = (gpus, pod.cpu_millis, pod.memory_mib), (pod.spread, pod.together, pod.apart)
+    return pod.namespace, pod.owner.uid, amounts, selector, pod.required_affinity, pod.tolerations, rules
+
+
+class Layout:
+    """Pods laid onto nodes one after the other, as kube-scheduler would once the nodes are open to them."""
+
+    def __init__(self, names: Sequence[str], index: Index) -> None:
+        """`names` are the extended resources that count as GPUs."""
+        self._names = names
+        self._topology = Topology(index)
+
+    def note(self, pod: Pod, node: Node) -> None:
+        """The pod is there, in a room that nobody else is laid into."""
+        self._topology.lay(pod, node)
+
+    def fitting(self, pod: Pod, rooms: Rooms) -> Iterator[str]:
+        """The rooms in which the pod finds what it needs, beside all that was laid so far."""
+        gpus, cpu_millis, memory_mib = _amounts(pod, self._names)
+        goes_anywhere = not pod.node_selector and not pod.required_affinity
+        cares = self._topology.concerns(pod)
+        runs: dict[object, bool] = {}
+        for name, (node, has_gpus, has_cpu, has_memory, make) in rooms.items():
+            if has_gpus < gpus or has_cpu < cpu_millis or has_memory < memory_mib:
                 continue
-            room[place] = spare.pop(place)
-            used += 1
-        gpus, cpu_millis, memory_mib = room[place]
-        room[place] = (gpus - wanted[0], cpu_millis - wanted[1], memory_mib - wanted[2])
-    return used
+            if make not in runs:
+                runs[make] = _is_large_enough(pod, node) and not _is_repelled(pod, node)
+            if not runs[make] or not (goes_anywhere or is_selected(pod, node)):
+                continue
+            if not cares or self._topology.allows(pod, node):
+                yield name
+
+    def lay(self, pod: Pod, rooms: Rooms, full: set[Kind]) -> str | None:
+        """Put the pod into the first of the rooms that it fits; its name, or None.
+
+        `full` remembers which kinds found nothing in these rooms, which only fill up.
+        """
+        kind = kind_of(pod)
+        if kind in full:
+            return None
+        found = next(self.fitting(pod, rooms), None)
+        if found is not None:
+            rooms[found] = rooms[found].without(pod, self._names)
+            self._topology.lay(pod, rooms[found].node)
+        elif not (pod.spread or pod.together or pod.apart):
+            full.add(kind)
+        return found
+
+    def lay_all(self, pods: Iterable[Pod], rooms: Rooms) -> list[Pod]:
+        """Lay the pods into the rooms, large ones first so that small ones fill what they leave; those left over."""
+        full: set[Kind] = set()
+
+        def size(pod: Pod) -> tuple[int, int, int, str]:
+            gpus, cpu_millis, memory_mib = _amounts(pod, self._names)
+            return -gpus, -cpu_millis, -memory_mib, pod.key
+
+        return [pod for pod in sorted(pods, key=size) if self.lay(pod, rooms, full) is None]
+
+    def lay_on_fewest(self, pods: Iterable[Pod], spare: Rooms) -> tuple[Rooms, list[Pod]]:
+        """Lay pods, in their order, into as few spare rooms as will do: these, and the pods that fit nowhere."""
+        used: Rooms = {}
+        full: set[Kind] = set()
+        left: list[Pod] = []
+        for pod in pods:
+            if self.lay(pod, used, set()) is not None:
+                continue
+            if (name := self.lay(pod, spare, full)) is None:
+                left.append(pod)
+            else:
+                used[name] = spare.pop(name)
+        return used, left
 
 
-_Amounts = tuple[int, int, int]
-"""GPUs, CPU millis, MiB."""
+def rooms_of(nodes: Iterable[Node], pool: BatchPool, index: Index) -> Rooms:
+    """What nodes offer once they are back from Slurm; pods of others that stay there keep their room."""
+    return {node.name: index.once(_room, node.name, pool.spec.gpu_resource_names) for node in nodes}
 
 
-def _first_fit(pod: Pod, wanted: _Amounts, rooms: Mapping[str, _Amounts], nodes: Mapping[str, Node]) -> str | None:
-    return next(
-        (
-            name
-            for name, room in rooms.items()
-            if all(has >= wants for has, wants in zip(room, wanted, strict=True)) and may_run(pod, nodes[name])
-        ),
-        None,
-    )
-
-
-def _amounts(pod: Pod, pool: BatchPool) -> _Amounts:
-    return sum(pod.gpus.get(name, 0) for name in pool.spec.gpu_resource_names), pod.cpu_millis, pod.memory_mib
-
-
-def _stays(node: Node, index: Index) -> list[Pod]:
-    return [p for p in index.pods_by_node.get(node.name, ()) if p.loan is None]
-
-
-def _room(node: Node, there: Iterable[Pod], pool: BatchPool) -> _Amounts:
-    taken = [_amounts(pod, pool) for pod in there]
-    has = (gpus_of(node, pool), node.cpu_millis, node.memory_mib)
-    gpus, cpu_millis, memory_mib = (amount - sum(t[i] for t in taken) for i, amount in enumerate(has))
-    return gpus, cpu_millis, memory_mib
-
-
-def _matches(term: _Term, node: Node) -> bool:
-    return all(_holds(key, operator, values, node) for key, operator, values in term)
-
-
-def _holds(key: str, operator: str, values: tuple[str, ...], node: Node) -> bool:
-    actual = node.name if key == "metadata.name" else node.labels.get(key)
-    match operator:
-        case "In":
-            return actual in values
-        case "NotIn":
-            return actual not in values
-        case "Exists":
-            return actual is not None
-        case "DoesNotExist":
-            return actual is None
-        case "Gt" | "Lt":
-            if actual is None or not actual.lstrip("-").isdigit():
-                return False
-            return int(actual) > int(values[0]) if operator == "Gt" else int(actual) < int(values[0])
-        case _:
-            return False
+def _room(node_name: str, names: Sequence[str], index: Index) -> Room:
+    there = (pod for pod in index.pods_by_node.get(node_name, ()) if pod.loan is None)
+    return Room.of(index.snapshot.nodes[node_name], there, names)

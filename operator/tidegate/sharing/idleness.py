@@ -10,9 +10,9 @@ from tidegate.api import BatchPool
 from tidegate.api.names import FENCE_TAINT, claim_of_fence, slurm_node_name
 from tidegate.sharing.budgets import loans_in_window, quarantined_until
 from tidegate.sharing.explanation import utc
-from tidegate.sharing.fit import could_run
+from tidegate.sharing.fit import could_run, kind_of
 from tidegate.sharing.index import Index, extra_of, is_drained_by_others, wants_gpu
-from tidegate.sharing.snapshot import Node, SlurmState, Snapshot, Taint, Toleration
+from tidegate.sharing.snapshot import Node, Pod, SlurmState, Snapshot, Taint, Toleration
 
 DO_NOT_DISRUPT = "karpenter.sh/do-not-disrupt"
 
@@ -93,6 +93,12 @@ def held_by(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
     return None
 
 
+def free_nodes(pool: BatchPool, index: Index) -> list[Node]:
+    """Nodes of the pool that Kubernetes could use at once: healthy, open, without a GPU pod."""
+    nodes = index.nodes_of_pool[pool.metadata.name]
+    return [n for n in nodes if set_aside(n, pool) is None and held_by(n, pool, index) is None]
+
+
 def lend_blocker(node: Node, pool: BatchPool, index: Index, slurm: SlurmState) -> Blocker | None:
     """The first reason why the node may not be lent now, or None when it may."""
     return (
@@ -146,10 +152,16 @@ def _not_idle_long_enough(node: Node, pool: BatchPool, index: Index) -> Blocker 
 
 
 def _wanted_by_pending_pod(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
-    for pod in index.waiting_pods:
-        if wants_gpu(pod, pool) and could_run(pod, node, index):
+    for pod in index.once(_kinds_waiting, pool.metadata.name):
+        if could_run(pod, node, index):
             return Blocker("PendingPod", f"pending pod {pod.key} could run on node {node.name}")
     return None
+
+
+def _kinds_waiting(pool_name: str, index: Index) -> list[Pod]:
+    """One pod of each kind that waits for GPUs of the pool."""
+    waiting = sorted(index.waiting_pods, key=lambda pod: pod.key)
+    return list({kind_of(pod): pod for pod in waiting if wants_gpu(pod, index.pools[pool_name])}.values())
 
 
 def _named_like_another(node: Node, pool: BatchPool, index: Index) -> Blocker | None:

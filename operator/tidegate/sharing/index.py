@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan, OpenWindow
 from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, claim_of_fence, slurm_node_name
 from tidegate.sharing.lead_time import overheads
 from tidegate.sharing.lifetime import ends_at
-from tidegate.sharing.snapshot import Node, Owner, Pod, SlurmJob, SlurmNode, SlurmState, Snapshot
+from tidegate.sharing.snapshot import Node, Owner, Pod, PodsNearby, SlurmJob, SlurmNode, SlurmState, Snapshot
 from tidegate.sharing.windows import open_window, terms_in
 
 if TYPE_CHECKING:
@@ -65,6 +65,31 @@ class Index:
         for pod in self.snapshot.pods:
             if pod.node:
                 found[pod.node].append(pod)
+        return found
+
+    @cached_property
+    def bound_gpu_pods(self) -> list[Pod]:
+        """Pods of others on nodes, with GPUs: those whose labels are known."""
+        return [p for p in self.snapshot.pods if p.node and p.gpus and p.loan is None and not p.deleting]
+
+    @cached_property
+    def bound_by_label(self) -> dict[tuple[str, str], list[Pod]]:
+        """The same by key and value of each of their labels."""
+        found: dict[tuple[str, str], list[Pod]] = defaultdict(list)
+        for pod in self.bound_gpu_pods:
+            for label in pod.labels.items():
+                found[label].append(pod)
+        return found
+
+    @cached_property
+    def keep_off(self) -> dict[PodsNearby, Counter[str]]:
+        """What pods on nodes want none of beside them: the places (values of the topology key) where they are."""
+        found: dict[PodsNearby, Counter[str]] = defaultdict(Counter)
+        for pod in self.bound_gpu_pods:
+            for term in pod.apart if pod.node in self.snapshot.nodes else ():
+                place = self.snapshot.nodes[pod.node].labels.get(term.topology_key)
+                if place is not None:
+                    found[term][place] += 1
         return found
 
     def controllers_of(self, pod: Pod) -> tuple[Owner, ...]:
@@ -229,6 +254,11 @@ class Index:
             if loan.is_wanted_back and loan.spec.back and loan.spec.back.claim:
                 found[loan.spec.back.claim.uid].append(loan)
         return found
+
+    @cached_property
+    def claims(self) -> dict[str, CapacityClaim]:
+        """All claims by UID."""
+        return {claim.metadata.uid: claim for claim in self.snapshot.claims}
 
     @cached_property
     def live_claims(self) -> dict[str, CapacityClaim]:

@@ -10,17 +10,11 @@ from tidegate.api.names import loan_name, slurm_node_name
 from tidegate.sharing.budgets import failed_loans
 from tidegate.sharing.commands import Command, CreateLoan
 from tidegate.sharing.demand import Room, nodes_wanted
-from tidegate.sharing.idleness import Blocker, held_by, lasting_blocker, lend_blocker, set_aside
+from tidegate.sharing.idleness import Blocker, free_nodes, held_by, lasting_blocker, lend_blocker
 from tidegate.sharing.index import Index, gpu_resource, gpus_of
 from tidegate.sharing.reservations import reserved, words_of_kept
 from tidegate.sharing.sides import sides
 from tidegate.sharing.snapshot import Node, SlurmState
-
-
-def free_nodes(pool: BatchPool, index: Index) -> list[Node]:
-    """Nodes of the pool that Kubernetes could use at once: healthy, open, without a GPU pod."""
-    nodes = index.nodes_of_pool[pool.metadata.name]
-    return [n for n in nodes if set_aside(n, pool) is None and held_by(n, pool, index) is None]
 
 
 def sample_room(pool: BatchPool, index: Index) -> Room | None:

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from tidegate.api import BatchPool, CapacityClaim, NodeLoan
 from tidegate.api.names import CLAIM_LABEL, claim_fence
-from tidegate.sharing.fit import extra_nodes_needed
 from tidegate.sharing.index import Index, gpus_of, wants_gpu
+from tidegate.sharing.lifetime import is_gathering
+from tidegate.sharing.places import Need
 from tidegate.sharing.snapshot import Node, Pod
 from tidegate.sharing.waiting import is_served
 
@@ -92,19 +93,26 @@ def there_is(claim: CapacityClaim, pool: BatchPool, index: Index) -> int:
 
 def lacking(claim: CapacityClaim, pool: BatchPool, index: Index) -> int:
     """How many units neither the nodes that are held for the claim nor those on their way to it are."""
-    held, coming = held_nodes(claim, index), coming_loans(claim, index)
-    if is_automatic(claim):
-        needed = needed_now(waiting_pods(claim, pool, index), held, pool, index)
-        # What goes beyond its size waits until that was raised: then the pods that need it are all there.
-        return max(min(needed, amount(claim) - len(held)) - len(coming), 0)
+    held = held_nodes(claim, index)
+    # A loan that just gave the node to the claim is still on its last step.
+    there = {node.name for node in held}
+    coming = [loan for loan in coming_loans(claim, index) if loan.spec.node_name not in there]
     has = sum(units_of(node, claim, pool) for node in held) + sum(units_of_loan(loan, claim) for loan in coming)
-    return max(amount(claim) - has, 0)
+    rest = max(amount(claim) - has, 0)
+    # What pods need beyond the claim's size waits until that was raised: then the pods that need it are all there.
+    return min(rest, need_of(claim, pool, index).nodes) if is_automatic(claim) else rest
 
 
-def needed_now(pods: list[Pod], held: Sequence[Node], pool: BatchPool, index: Index) -> int:
-    """How many nodes on loan the pods need beside those held."""
-    lent = [n for n in index.nodes_of_pool[pool.metadata.name] if n.name in index.active_loans]
-    return extra_nodes_needed(pods, held, lent, pool, index)
+def need_of(claim: CapacityClaim, pool: BatchPool, index: Index) -> Need:
+    """What the pods of an automatic claim need beside the nodes that it holds and those on their way to it."""
+    return index.once(_need_of, claim.metadata.uid, pool.metadata.name)
+
+
+def _need_of(uid: str, pool_name: str, index: Index) -> Need:
+    claim, pool = index.claims[uid], index.pools[pool_name]
+    nodes = (index.snapshot.nodes.get(loan.spec.node_name) for loan in coming_loans(claim, index))
+    there = [*held_nodes(claim, index), *filter(None, nodes)]
+    return Need(waiting_pods(claim, pool, index), there, pool, index, gang=is_gathering(claim))
 
 
 def wanted_nodes(claim: CapacityClaim, index: Index) -> int:

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 from tidegate.api import BatchPool, LoanReturn, NodeLoan
 from tidegate.sharing.commands import Command, RecallLoan
+from tidegate.sharing.idleness import free_nodes
 from tidegate.sharing.index import Index
-from tidegate.sharing.lending import free_nodes, obtainable, wanted
+from tidegate.sharing.lending import obtainable, wanted
 from tidegate.sharing.protection import shields
 from tidegate.sharing.sides import sides
 from tidegate.sharing.victims import cheapest

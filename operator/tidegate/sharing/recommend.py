@@ -27,10 +27,10 @@ from tidegate.api.names import API_VERSION, FENCE_TAINT, LOAN_LABEL, RETURN_FINA
 from tidegate.sharing.commands import Advice, Command, CreateLoan, HoldNode, RecallLoan, WriteClaimStatus
 from tidegate.sharing.explanation import listed
 from tidegate.sharing.fit import could_run
-from tidegate.sharing.idleness import kubernetes_blocker
+from tidegate.sharing.idleness import free_nodes, kubernetes_blocker
 from tidegate.sharing.index import Index, extra_of
 from tidegate.sharing.lend_steps import offer
-from tidegate.sharing.lending import free_nodes, new_loan, obtainable, wanted
+from tidegate.sharing.lending import new_loan, obtainable, wanted
 from tidegate.sharing.needs import coming_loans, held_nodes, lacking
 from tidegate.sharing.snapshot import Node, Owner, Pod, SlurmNode, Snapshot, Taint
 

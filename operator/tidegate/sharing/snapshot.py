@@ -75,6 +75,32 @@ class Owner:
     uid: str
 
 
+Requirement = tuple[str, str, tuple[str, ...]]
+"""Key, operator (`In`, `NotIn`, `Exists`, `DoesNotExist`, and for nodes `Gt` and `Lt`) and values."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodsNearby:
+    """Pods that a pod wants near or away: those that match, in one place each value of the topology key stands for."""
+
+    topology_key: str
+    selector: tuple[Requirement, ...] | None
+    """All must hold; None selects no pod."""
+    namespaces: tuple[str, ...]
+    namespace_selector: tuple[Requirement, ...] | None = None
+    """Namespaces beside those that are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A topology spread constraint that must hold (DoNotSchedule)."""
+
+    pods: PodsNearby
+    max_skew: int
+    all_nodes: bool = False
+    """Whether also places count that the pod's node selector and affinity forbid (nodeAffinityPolicy Ignore)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A Pod that is not finished. `node` is empty while it is not bound; `gpus` counts extended resources by name."""
@@ -94,7 +120,7 @@ class Pod:
     annotations: Mapping[str, str]
     tolerations: tuple[Toleration, ...]
     node_selector: Mapping[str, str]
-    required_affinity: tuple[tuple[tuple[str, str, tuple[str, ...]], ...], ...]
+    required_affinity: tuple[tuple[Requirement, ...], ...]
     """Node affinity that must hold: any of the terms, each a tuple of (key, operator, values) that must all hold."""
     unschedulable: bool
     """The scheduler tried and found no node (condition PodScheduled False, reason Unschedulable)."""
@@ -104,6 +130,11 @@ class Pod:
     waiting_reason: str = ""
     """Why a container does not start, such as `ErrImageNeverPull`, or why the kubelet refused the pod, in its words."""
     scheduler_message: str = ""
+    spread: tuple[Spread, ...] = ()
+    together: tuple[PodsNearby, ...] = ()
+    """Required pod affinity."""
+    apart: tuple[PodsNearby, ...] = ()
+    """Required pod anti-affinity."""
 
     @property
     def key(self) -> str:
@@ -291,6 +322,8 @@ class Snapshot:
     """Nodes without a GPU pod of others, and since when that was seen."""
     waiting_since: Mapping[str, datetime] = field(default_factory=dict)
     """Since when each pod, by UID, was seen to wait for GPUs in vain."""
+    told: frozenset[str] = frozenset()
+    """UIDs of the pods that were told why no claim is made for them."""
     template_problems: Mapping[str, str] = field(default_factory=dict)
     """Pools of whose template no slurmd pod can be made, each with one sentence why."""
     services: tuple[InferenceService, ...] = ()

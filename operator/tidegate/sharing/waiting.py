@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from tidegate.api import BatchPool
 from tidegate.api.names import AUTOMATIC_LABEL, CLAIM_LABEL
+from tidegate.sharing.commands import Command, TellPod
 from tidegate.sharing.index import Index, wants_gpu
 from tidegate.sharing.snapshot import Pod, Snapshot
 
@@ -40,6 +41,12 @@ def is_served(pod: Pod, pool: BatchPool, index: Index) -> bool:
 def track_waiting(previous: Mapping[str, datetime], snapshot: Snapshot, now: datetime) -> dict[str, datetime]:
     """Since when each pod that is stuck, by UID, was seen to be so. Forgetting it only makes claims a little later."""
     return {pod.uid: previous.get(pod.uid, now) for pod in snapshot.pods if is_stuck(pod)}
+
+
+def track_told(previous: frozenset[str], commands: Iterable[Command], snapshot: Snapshot) -> frozenset[str]:
+    """UIDs of the pods that wait and were told why no claim is made for them. Forgetting it tells them once more."""
+    told = previous | {command.pod.uid for command in commands if isinstance(command, TellPod)}
+    return told & {pod.uid for pod in snapshot.pods if is_stuck(pod)} if told else told
 
 
 def is_settled(pods: Iterable[Pod], index: Index) -> bool:
