@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.sharing.build import ago, job, pool, slurm, slurm_node
-from tidegate.sharing.demand import Room, nodes_wanted, satisfies, waits_for_nodes
+from tidegate.sharing.demand import Room, Rooms, nodes_wanted, satisfies, waiting_jobs, waits_for_nodes
 from tidegate.sharing.snapshot import SlurmJob
 
 FEATURES = frozenset({"lent", "a100"})
@@ -74,7 +77,9 @@ def test_only_jobs_that_more_nodes_would_start_count(wish: SlurmJob, waits: bool
 
 
 def wanted(*parts: Any, coming: int = 0, most: int = 10, sample: Room | None = None) -> int:
-    return nodes_wanted(pool(), slurm(*parts), coming, sample or Room(8, 60, 500_000), most)
+    seen = slurm(*parts)
+    nodes, jobs = seen.nodes.values(), waiting_jobs(pool(), seen)
+    return nodes_wanted(jobs, pool(), nodes, coming, sample or Room(8, 60, 500_000), most)
 
 
 def jobs(count: int, **more: Any) -> list[SlurmJob]:
@@ -153,10 +158,42 @@ def test_running_jobs_are_no_demand() -> None:
 @pytest.mark.parametrize(("may_spread", "nodes"), [(True, 2), (False, 0)])
 def test_gpus_of_a_whole_job_may_be_spread_over_nodes(may_spread: bool, nodes: int) -> None:
     four = job(1, gpus=4, node_count=1, may_spread=may_spread)
-    assert nodes_wanted(pool(), slurm(four), 0, Room(2, 8, 60000), 4) == nodes
+    assert wanted(four, sample=Room(2, 8, 60000), most=4) == nodes
 
 
 def test_a_large_array_is_laid_room_by_room() -> None:
     array = job(1, gpus=0, cpus=1, array_tasks=100_000)
     rooms = [slurm_node(f"node-{n}", "IDLE", gpus=2, cpus=64) for n in range(200)]
-    assert nodes_wanted(pool(), slurm(array, *rooms), 0, Room(2, 64, 60000), 50) == 50
+    assert wanted(array, *rooms, sample=Room(2, 64, 60000), most=50) == 50
+
+
+small = st.integers(0, 4)
+
+
+@given(
+    st.lists(st.tuples(small, small, small, st.booleans()), max_size=5),
+    st.lists(st.tuples(st.integers(1, 3), small, small, small, st.booleans(), st.integers(1, 3)), max_size=12),
+    small,
+)
+def test_what_did_not_fit_once_is_not_looked_at_again_and_that_changes_nothing(
+    free: list[tuple[int, int, int, bool]], wishes: list[tuple[int, int, int, int, bool, int]], limit: int
+) -> None:
+    """Against an implementation that looks at all rooms each time."""
+    sample = Room(4, 4, 4)
+    rooms, plain = Rooms([Room(*one) for one in free], 0, sample), [Room(*one) for one in free]
+    for number, (count, gpus, cpus, memory_mib, exclusive, tasks) in enumerate(wishes, 1):
+        wish = job(number, gpus=gpus * count, cpus=cpus * count, node_count=count, exclusive=exclusive,
+                   memory_mib_per_node=memory_mib)  # fmt: skip
+        chosen = [one for one in plain if one.takes(gpus, cpus, memory_mib, exclusive)][:count]
+        missing = count - len(chosen)
+        laid = 0
+        if not missing or (sample.takes(gpus, cpus, memory_mib, exclusive) and rooms.new + missing <= limit):
+            fresh = [replace(sample) for _ in range(missing)]
+            plain += fresh
+            chosen += fresh
+            laid = 1 if exclusive else min(tasks, *(one.times(gpus, cpus, memory_mib) for one in chosen))
+            for one in chosen:
+                one.gpus, one.memory_mib = one.gpus - gpus * laid, one.memory_mib - memory_mib * laid
+                one.cpus, one.shared = 0 if exclusive else one.cpus - cpus * laid, False
+        assert rooms.lay(wish, tasks, limit) == laid
+        assert rooms.new == len(plain) - len(free)

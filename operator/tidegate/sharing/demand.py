@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from tidegate.api import BatchPool
 from tidegate.sharing.reservations import Reserved
@@ -34,7 +36,7 @@ NOT_WAITING_FOR_NODES = frozenset(
 A requeued job waits with `BeginTime` for some seconds: that is a wait for a clock, and it counts once it is over.
 """
 
-_LIMITS = re.compile(r"^(Assoc|QOS|MaxJobs|MaxCpu|MaxMem)")
+_LIMITS = ("Assoc", "QOS", "MaxJobs", "MaxCpu", "MaxMem")
 
 
 @dataclass(slots=True)
@@ -66,9 +68,9 @@ def waits_for_nodes(job: SlurmJob, pool: BatchPool) -> bool:
         job.is_pending
         and pool.spec.partition in job.partitions
         and job.reason not in NOT_WAITING_FOR_NODES
-        and not _LIMITS.match(job.reason)
+        and not job.reason.startswith(_LIMITS)
         and not job.required_nodes
-        and satisfies(job.constraints, frozenset(pool.spec.features))
+        and (not job.constraints or satisfies(job.constraints, frozenset(pool.spec.features)))
     )
 
 
@@ -115,52 +117,100 @@ def _one(tokens: list[str], features: frozenset[str]) -> bool:
     return result
 
 
+def waiting_jobs(pool: BatchPool, slurm: SlurmState) -> list[SlurmJob]:
+    """Jobs that nodes would help, in the order in which Slurm starts them: by priority, then by id."""
+    found = [job for job in slurm.jobs.values() if waits_for_nodes(job, pool)]
+    return sorted(found, key=lambda job: (-job.priority, job.job_id))
+
+
 def nodes_wanted(
-    pool: BatchPool, slurm: SlurmState, coming: int, sample: Room, most: int, reserved: Reserved | None = None
+    jobs: Iterable[SlurmJob],
+    pool: BatchPool,
+    nodes: Iterable[SlurmNode],
+    coming: int,
+    sample: Room,
+    most: int,
+    reserved: Reserved | None = None,
 ) -> int:
-    """How many nodes beyond those lent or `coming` (joining) the waiting jobs could use, at most `most`.
+    """How many nodes beyond the lent ones and those `coming` (joining) the jobs could use, at most `most`.
 
-    Jobs are laid onto rooms in Slurm's order (priority, then id): first what is free on nodes that take jobs, then the
-    joining nodes, then new ones like `sample`. A job of k nodes counts only if all k are to be had; one that never fits
-    a node does not count. For a job that would run into a reservation all that are `reserved` are not to be had.
+    Jobs are laid onto rooms in their order: first what is free on nodes that take jobs, then the joining nodes, then
+    new ones like `sample`. A job of k nodes counts only if all k are to be had; one that never fits a node does not
+    count. For a job that would run into a reservation all that are `reserved` are not to be had.
     """
-    rooms = [_room(node) for node in slurm.nodes.values() if _takes_jobs(node, pool)]
-    rooms += [replace(sample) for _ in range(coming)]
-    known = len(rooms)
-    for job in sorted(slurm.jobs.values(), key=lambda j: (-j.priority, j.job_id)):
-        if not waits_for_nodes(job, pool):
-            continue
-        left, limit, closed = job.array_tasks, known + most, frozenset[str]()
-        if reserved:
-            limit = known + min(most, reserved.leaves(job))
-            closed = frozenset(node for node in reserved.closes if reserved.shuts_out(job, node))
-        while left > 0 and (laid := _lay(job, left, rooms, limit, sample, closed)):
+    rooms = Rooms([_room(node) for node in nodes if _takes_jobs(node, pool)], coming, sample)
+    kept: dict[int | None, tuple[int, frozenset[str]]] = {}
+    for job in jobs:
+        if job.time_limit_seconds not in kept:
+            kept[job.time_limit_seconds] = _left_by(reserved, job, most)
+        limit, closed = kept[job.time_limit_seconds]
+        left = job.array_tasks
+        while left > 0 and (laid := rooms.lay(job, left, limit, closed)):
             left -= laid
-    return len(rooms) - known
+    return rooms.new
 
 
-def _lay(job: SlurmJob, tasks: int, rooms: list[Room], limit: int, sample: Room, closed: frozenset[str]) -> int:
-    """Lay as many of the array's tasks as one set of rooms takes (a large array must not cost a look for each task)."""
-    nodes = max(job.node_count, 1)
-    if job.may_spread and sample.gpus:
-        nodes = max(nodes, -(-job.gpus // sample.gpus))
-    gpus, cpus = -(-job.gpus // nodes), -(-job.cpus // nodes)
-    taking = [r for r in rooms if r.takes(gpus, cpus, job.memory_mib_per_node, job.exclusive)]
-    chosen = [room for room in taking if room.node not in closed][:nodes]
-    missing = nodes - len(chosen)
-    fresh_fits = replace(sample).takes(gpus, cpus, job.memory_mib_per_node, job.exclusive)
-    if missing and (not fresh_fits or len(rooms) + missing > limit):
-        return 0
-    fresh = [replace(sample) for _ in range(missing)]
-    rooms += fresh
-    together = [*chosen, *fresh]
-    count = 1 if job.exclusive else min(tasks, *(r.times(gpus, cpus, job.memory_mib_per_node) for r in together))
-    for room in together:
-        room.gpus -= gpus * count
-        room.cpus = 0 if job.exclusive else room.cpus - cpus * count
-        room.memory_mib -= job.memory_mib_per_node * count
-        room.shared = False
-    return count
+def _left_by(reserved: Reserved | None, job: SlurmJob, most: int) -> tuple[int, frozenset[str]]:
+    """How many new nodes reservations leave to jobs with this one's time limit, and which nodes they close."""
+    if reserved is None:
+        return most, frozenset()
+    closed = frozenset(node for node in reserved.closes if reserved.shuts_out(job, node))
+    return min(most, reserved.leaves(job)), closed
+
+
+class Rooms:
+    """What nodes still offer, while one job after the other is laid onto them.
+
+    Rooms only shrink, so what did not fit once never fits again: of thousands of jobs that ask for much the same, only
+    the first looks at all rooms.
+    """
+
+    def __init__(self, rooms: list[Room], coming: int, sample: Room) -> None:
+        self._sample = sample
+        self._rooms = [*rooms, *(replace(sample) for _ in range(coming))]
+        self._with_gpus = [room for room in self._rooms if room.gpus > 0]
+        self._full = 0
+        self._too_much: dict[tuple[int, int, bool, int, frozenset[str]], list[tuple[int, int]]] = {}
+        self.new = 0
+        """How many rooms like the sample were added."""
+
+    def lay(self, job: SlurmJob, tasks: int, limit: int, closed: frozenset[str] = frozenset()) -> int:
+        """Lay as many of an array's tasks as one set of rooms takes (a large one must not cost a look for each task).
+
+        At most `limit` rooms may be new, and the rooms of `closed` nodes are left out.
+        """
+        nodes = max(job.node_count, 1)
+        if job.may_spread and self._sample.gpus:
+            nodes = max(nodes, -(-job.gpus // self._sample.gpus))
+        gpus, cpus, memory_mib = -(-job.gpus // nodes), -(-job.cpus // nodes), job.memory_mib_per_node
+        too_much = self._too_much.setdefault((nodes, gpus, job.exclusive, limit, closed), [])
+        if any(cpus >= least and memory_mib >= little for least, little in too_much):
+            return 0
+        rooms = self._with_gpus if gpus else self._rooms
+        taking = (r for r in rooms if r.takes(gpus, cpus, memory_mib, job.exclusive) and r.node not in closed)
+        chosen = list(islice(taking, nodes))
+        missing = nodes - len(chosen)
+        if missing and (self.new + missing > limit or not self._sample.takes(gpus, cpus, memory_mib, job.exclusive)):
+            too_much.append((cpus, memory_mib))
+            return 0
+        chosen += self._add(missing)
+        count = 1 if job.exclusive else min(tasks, *(room.times(gpus, cpus, memory_mib) for room in chosen))
+        for room in chosen:
+            room.gpus -= gpus * count
+            room.cpus = 0 if job.exclusive else room.cpus - cpus * count
+            room.memory_mib -= memory_mib * count
+            room.shared = False
+        self._full += sum(room.gpus <= 0 for room in chosen) if gpus else 0
+        if self._full * 2 > len(self._with_gpus):
+            self._with_gpus, self._full = [room for room in self._with_gpus if room.gpus > 0], 0
+        return count
+
+    def _add(self, missing: int) -> list[Room]:
+        fresh = [replace(self._sample) for _ in range(missing)]
+        self._rooms += fresh
+        self._with_gpus += [room for room in fresh if room.gpus > 0]
+        self.new += missing
+        return fresh
 
 
 def _takes_jobs(node: SlurmNode, pool: BatchPool) -> bool:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from tidegate.api import BatchPool, NodeLoan, NodeLoanSpec
 from tidegate.api.names import loan_name, slurm_node_name
 from tidegate.sharing.budgets import failed_loans
 from tidegate.sharing.commands import Command, CreateLoan
-from tidegate.sharing.demand import Room, nodes_wanted
+from tidegate.sharing.demand import Room, nodes_wanted, waiting_jobs
 from tidegate.sharing.idleness import Blocker, free_nodes, held_by, lasting_blocker, lend_blocker
 from tidegate.sharing.index import Index, gpu_resource, gpus_of
 from tidegate.sharing.reservations import reserved, words_of_kept
 from tidegate.sharing.sides import sides
-from tidegate.sharing.snapshot import Node, SlurmState
+from tidegate.sharing.snapshot import Node, SlurmJob, SlurmState
 
 
 def sample_room(pool: BatchPool, index: Index) -> Room | None:
@@ -79,11 +78,17 @@ def wanted(pool: BatchPool, slurm: SlurmState, index: Index, most: int, but_for:
     loans = index.loans_of(pool.metadata.name)
     joining = sum(not loan.is_wanted_back and not loan.status.is_true("Lent") for loan in loans)
     gone = {loan.spec.slurm_node_name for loan in (*but_for, *(one for one in loans if one.is_wanted_back))}
-    staying = {name: node for name, node in slurm.nodes.items() if name not in gone}
+    staying = [node for name, node in slurm.nodes.items() if name not in gone]
     coming_home = [*but_for, *(one for one in loans if one.is_wanted_back and not index.is_promised(one))]
     home = max(len(free_nodes(pool, index)) + len(coming_home), most)
     kept = reserved(pool.metadata.name, slurm, home, index)
-    return nodes_wanted(pool, replace(slurm, nodes=staying), joining, sample, most, kept)
+    jobs = index.once(_waiting_jobs, pool.metadata.name)
+    return nodes_wanted(jobs, pool, staying, joining, sample, most, kept)
+
+
+def _waiting_jobs(pool_name: str, index: Index) -> list[SlurmJob]:
+    slurm = index.slurm_of(pool_name)
+    return waiting_jobs(index.pools[pool_name], slurm) if slurm else []
 
 
 def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
