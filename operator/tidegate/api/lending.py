@@ -151,7 +151,10 @@ class Lending(Model):
         "`Eager` lends all idle ones.",
     )
     idle_seconds: int = Field(
-        default=600, description="A node is idle when no GPU of it was held for this long.", ge=1, le=86400
+        default=600,
+        description="A node is idle when no pod had a GPU of it, and no claim the node, for this long.",
+        ge=1,
+        le=86400,
     )
     idle_return_seconds: int = Field(
         default=300,

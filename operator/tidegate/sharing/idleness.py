@@ -147,7 +147,8 @@ def _not_idle_long_enough(node: Node, pool: BatchPool, index: Index) -> Blocker 
     if index.now - since >= timedelta(seconds=index.terms(pool).idle_seconds):
         return None
     return Blocker(
-        "RecentlyUsed", f"node {node.name} counts as idle after {index.terms(pool).idle_seconds} s without GPU pods"
+        "RecentlyUsed",
+        f"node {node.name} counts as idle after {index.terms(pool).idle_seconds} s without GPU pods and claims",
     )
 
 
