@@ -273,9 +273,9 @@ class Stage:
         """Change the number of a deployment's replicas."""
         self.kube.patch("deployments", name, {"spec": {"replicas": replicas}}, WORK)
 
-    def claim(self, name: str, nodes: int = 1, **spec: Any) -> None:
-        """An explicit claim."""
-        given = {"poolName": POOL, "nodes": nodes, "priorityClassName": PRIORITY_CLASS, **spec}
+    def claim(self, name: str, nodes: int | None = 1, **spec: Any) -> None:
+        """An explicit claim, for nodes or, without them, for what `spec` says."""
+        given = {"poolName": POOL, "priorityClassName": PRIORITY_CLASS, **({"nodes": nodes} if nodes else {}), **spec}
         self.kube.create("capacityclaims", _tidegate("CapacityClaim", name, given), WORK)
 
     def service(self, name: str, **spec: Any) -> None:
@@ -288,6 +288,17 @@ class Stage:
     def scale_service(self, name: str, replicas: int) -> None:
         """What autoscalers do, by the scale subresource."""
         self.kube.patch("inferenceservices", name, {"spec": {"replicas": replicas}}, WORK, subresource="scale")
+
+    def reference(self, plural: str, name: str) -> Json:
+        """What a claim for the pods of that controller names."""
+        found = self.kube.get(plural, name, WORK)
+        assert found is not None
+        return {
+            "apiVersion": found["apiVersion"],
+            "kind": found["kind"],
+            "name": name,
+            "uid": found["metadata"]["uid"],
+        }
 
     # --- what is so ---------------------------------------------------------------------------------------------------
 

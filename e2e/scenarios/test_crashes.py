@@ -53,8 +53,11 @@ def expected(stage: Stage, steps: Iterable[str]) -> set[str]:
 
 def trip(stage: Stage) -> None:
     """One that comes to every step: lend, recall of jobs of every kind, hold, let go, lend again, return."""
-    stage.claim("early")
+    stage.deployment("web", 0)
+    stage.claim("early", nodes=2, holderRef=stage.reference("deployments", "web"))
     stage.wait_condition("capacityclaims", "early", "True", "Held", "Satisfied", seconds=60)
+    stage.kube.patch("capacityclaims", "early", {"spec": {"nodes": 1}}, "ml")
+    wait_for("one node less", lambda: sum(map(bool, map(stage.fence, stage.lab.workers))) == 1, 40)
     stage.kube.delete("capacityclaims", "early", "ml")
     wait_for("free nodes", lambda: not any(map(stage.fence, stage.lab.workers)), 40)
     # Without replicas: it is about what is made for it.
@@ -65,7 +68,7 @@ def trip(stage: Stage) -> None:
     lonely = stage.sleep_job(3600, "--no-requeue")
     for job in (saves, stubborn, lonely):
         stage.wait_job(job, "RUNNING", "COMPLETED", seconds=90)
-    stage.deployment("web", 1)
+    stage.scale("web", 1)
     stage.deployment("giant", 1, gpus=99)
     wait_for("a claim", stage.claims, 40)
     stage.scale("web", 3)

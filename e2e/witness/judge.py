@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from e2e.witness.sights import CLAIM_FENCE, FENCE, LOAN_LABEL, KubeNode, KubePod, KubeSight, Moment, SlurmSight
+from e2e.witness.sights import CLAIM_FENCE, FENCE, LOAN_LABEL, Claim, KubeNode, KubePod, KubeSight, Moment, SlurmSight
 
 _OWN_ENDS = frozenset({"COMPLETED", "TIMEOUT", "DEADLINE"})
 _RUN_LOST = frozenset({"NODE_FAIL", "BOOT_FAIL", "LAUNCH_FAILED", "PREEMPTED", "REVOKED", "OUT_OF_MEMORY"})
@@ -129,7 +129,7 @@ class Judge:
                 continue
             claim = new.claims.get(held_for)
             # Claims were read after the nodes, and what is over stays over: a live one was alive at the change, too.
-            if claim is not None and not claim.over:
+            if claim is not None and not claim.over and not (node.fence is None and _has_enough(claim, new)):
                 sentence = f"{_whereabouts(node)} although claim {claim.key}, for which it was freed, still waits"
                 self._break(2, moment, f"node {name}", sentence)
 
@@ -221,6 +221,12 @@ def _runs_on(pod: KubePod, node: KubeNode) -> bool:
 def _claim_of(node: KubeNode | None) -> str | None:
     fence = node.fence if node else None
     return fence.removeprefix(CLAIM_FENCE) if fence and fence.startswith(CLAIM_FENCE) else None
+
+
+def _has_enough(claim: Claim, sight: KubeSight) -> bool:
+    """Whether the claim, whose amount may have been lowered, still holds as much as it asks for."""
+    held = [node for node in sight.nodes.values() if _claim_of(node) == claim.uid]
+    return sum(node.gpus for node in held) >= claim.gpus if claim.gpus else len(held) >= claim.nodes
 
 
 def _whereabouts(node: KubeNode) -> str:

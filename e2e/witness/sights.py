@@ -39,6 +39,7 @@ class KubeNode:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     cordoned: bool = False
+    gpus: int = 0
 
     @property
     def fence(self) -> str | None:
@@ -86,11 +87,13 @@ class Loan:
 
 @dataclass(frozen=True)
 class Claim:
-    """A CapacityClaim by UID; `over` when it was served, expired or is being deleted."""
+    """A CapacityClaim by UID; `over` when it was served, expired or is being deleted. Asks for nodes, or for GPUs."""
 
     uid: str
     key: str
     over: bool = False
+    nodes: int = 1
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,7 @@ def kube_node(raw: Json) -> KubeNode:
         labels=meta.get("labels") or {},
         annotations=meta.get("annotations") or {},
         cordoned=bool(spec.get("unschedulable")),
+        gpus=_gpus((raw.get("status") or {}).get("allocatable") or {}),
     )
 
 
@@ -203,15 +207,14 @@ def kube_pod(raw: Json) -> KubePod:
         uid=meta["uid"],
         node=spec.get("nodeName") or "",
         phase=(raw.get("status") or {}).get("phase", "Pending"),
-        gpus=sum(_gpus(container) for container in spec.get("containers") or ()),
+        gpus=sum(_gpus((one.get("resources") or {}).get("limits") or {}) for one in spec.get("containers") or ()),
         loan=(meta.get("labels") or {}).get(LOAN_LABEL, ""),
         tolerated=frozenset(_tolerated(t) for t in spec.get("tolerations") or () if _concerns_fence(t)),
     )
 
 
-def _gpus(container: Json) -> int:
-    limits = (container.get("resources") or {}).get("limits") or {}
-    return sum(int(amount) for name, amount in limits.items() if name.endswith("/gpu"))
+def _gpus(amounts: Json) -> int:
+    return sum(int(amount) for name, amount in amounts.items() if name.endswith("/gpu"))
 
 
 def _concerns_fence(toleration: Json) -> bool:
@@ -246,6 +249,8 @@ def claim(raw: Json) -> Claim:
         uid=meta["uid"],
         key=f"{meta['namespace']}/{meta['name']}",
         over=served or expired.get("status") == "True" or "deletionTimestamp" in meta,
+        nodes=(raw.get("spec") or {}).get("nodes", 1),
+        gpus=(raw.get("spec") or {}).get("gpus", 0),
     )
 
 

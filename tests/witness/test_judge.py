@@ -136,6 +136,22 @@ def test_letting_such_a_node_go_or_giving_it_to_another_claim_is_a_break() -> No
     assert promises(judged((kube(HELD, claims=(CLAIM,)), slurm(), kube(other, claims=(CLAIM,))))) == [2]
 
 
+@pytest.mark.parametrize(
+    ("claim", "broken"),
+    [
+        (replace(CLAIM, nodes=1), []),
+        (replace(CLAIM, nodes=2), [2]),
+        (replace(CLAIM, gpus=8), []),
+        (replace(CLAIM, gpus=9), [2]),
+    ],
+)
+def test_a_claim_whose_amount_was_lowered_may_let_go_of_the_rest(claim: Claim, broken: list[int]) -> None:
+    kept, held, opened = replace(HELD, name="n2", gpus=8), replace(HELD, gpus=8), replace(OPEN, gpus=8)
+    before, after = kube(held, claims=(claim,)), kube(opened, claims=(claim,))
+    before, after = (replace(one, nodes={**one.nodes, "n2": kept}) for one in (before, after))
+    assert promises(judged((before, slurm()), (after, slurm()))) == broken
+
+
 @pytest.mark.parametrize("claims", [(), (replace(CLAIM, over=True),)])
 def test_a_claim_that_is_over_or_gone_holds_nothing(claims: tuple[Claim, ...]) -> None:
     assert promises(judged((kube(HELD, claims=(CLAIM,)), slurm()), (kube(LENT, claims=claims), slurm()))) == []
