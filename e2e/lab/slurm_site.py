@@ -194,9 +194,19 @@ class SlurmSite:
 
     # -- compute nodes as containers ------------------------------------------------------------------------------
 
-    def add_node(self, name: str, *, gpus: int = 2, cpus: int = 2, memory_mb: int = 1000, extra: str = "") -> None:
-        """A dynamic node of the partition; returns when the controller knows it."""
+    def add_node(
+        self,
+        name: str,
+        *,
+        gpus: int = 2,
+        cpus: int = 2,
+        memory_mb: int = 1000,
+        extra: str = "",
+        drained: str = "",
+    ) -> None:
+        """A dynamic node of the partition, drained if there is a reason; returns when the controller knows it."""
         offer = f"Feature={self.partition} Gres=gpu:{gpus} CPUs={cpus} RealMemory={memory_mb}"
+        offer += f' State=DRAIN Reason="{drained}"' if drained else ""
         command = ["-D", "-Z", "-N", name, "--conf-server", self.slurmctld_address, "--conf", offer]
         self.containers.run(
             name,
@@ -209,7 +219,7 @@ class SlurmSite:
 
         def joined() -> bool:
             self.containers.check_running(name)
-            return "idle" in self.node_state(name)
+            return ("drained" if drained else "idle") in self.node_state(name)
 
         wait_until(f"the Slurm node {name}", joined, seconds=60)
 

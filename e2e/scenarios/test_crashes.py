@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,13 @@ NEVER_IN_A_TRIP = {
 """Steps that no trip of a few minutes can come to, and why."""
 
 STEPS = [step.__name__ for step in APPLIERS if step.__name__ not in NEVER_IN_A_TRIP]
-ONLY_WITH_REQUEUE = {"RequeueJob"}
-"""Steps of a Slurm whose slurmrestd can requeue; others come to DownSlurmNode instead."""
+ONLY_WITH = {
+    "RequeueJob": "requeue",
+    "AnnounceReservation": "reservation",
+    "WithdrawReservation": "reservation",
+    "ResumeSlurmNode": "reservation",
+}
+"""Steps of a Slurm whose slurmrestd has the capability; without `requeue` others come to DownSlurmNode instead."""
 BEFORE_STATUS = [
     "CreateLoan", "FenceNode", "ConfirmVacated", "CreateSlurmdPod", "RecallLoan", "DrainSlurmNode", "SignalJob",
     "RequeueJob", "CancelJob", "DownSlurmNode", "UnlabelNode", "DeleteSlurmdPod", "DeleteSlurmNode", "ReleaseNode",
@@ -47,12 +53,12 @@ def expected(stage: Stage, steps: Iterable[str]) -> set[str]:
     """Those of the steps that this Slurm makes possible."""
     cluster = stage.kube.get("slurmclusters", CLUSTER)
     assert cluster is not None
-    can_requeue = "requeue" in cluster["status"].get("capabilities", [])
-    return set(steps) - (set() if can_requeue else ONLY_WITH_REQUEUE)
+    capabilities = cluster["status"].get("capabilities", [])
+    return {step for step in steps if step not in ONLY_WITH or ONLY_WITH[step] in capabilities}
 
 
 def trip(stage: Stage) -> None:
-    """One that comes to every step: lend, recall of jobs of every kind, hold, let go, lend again, return."""
+    """One that comes to every step: reserve, lend, recall of jobs of every kind, hold, let go, lend again, return."""
     stage.deployment("web", 0)
     stage.claim("early", nodes=2, holderRef=stage.reference("deployments", "web"))
     stage.wait_condition("capacityclaims", "early", "True", "Held", "Satisfied", seconds=60)
@@ -63,11 +69,15 @@ def trip(stage: Stage) -> None:
     # Without replicas: it is about what is made for it.
     stage.service("chat", minReplicas=0, replicas=0)
     stage.wait_condition("inferenceservices", "chat", "False", "AsWanted", "Progressing", seconds=60)
-    saves = stage.checkpointing_job("count", 160)
-    stubborn = stage.submit(UNTIL_ENOUGH)
-    lonely = stage.sleep_job(3600, "--no-requeue")
+    start = datetime.now(UTC) + timedelta(hours=3)
+    stage.claim("later", startTime=start.isoformat(), durationSeconds=60)
+    stage.wait_condition("capacityclaims", "later", "False", "Reserved", "Satisfied", seconds=60)
+    saves = stage.checkpointing_job("count", 160, "--time=90")
+    stubborn = stage.submit(UNTIL_ENOUGH, "--time=90")
+    lonely = stage.sleep_job(3600, "--no-requeue", "--time=90")
     for job in (saves, stubborn, lonely):
         stage.wait_job(job, "RUNNING", "COMPLETED", seconds=90)
+    stage.kube.delete("capacityclaims", "later", "ml")
     stage.scale("web", 1)
     stage.deployment("giant", 1, gpus=99)
     wait_for("a claim", stage.claims, 40)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from e2e.lab import Lab
 from e2e.operator import Operator, install_rights, service_account_kubeconfig, wait_for
 from e2e.scenarios.test_recall import job_of_loan
-from e2e.stage import CLUSTER, Stage, restarts_in
+from e2e.stage import CLUSTER, WORK, Stage, restarts_in
 from e2e.witness import Witness
 
 NAME = "tidegate-2605"
@@ -58,3 +59,27 @@ def test_a_trip_with_a_recall_and_a_return(newer: Stage) -> None:
         verdict = witness.verdict()
     assert verdict.ok, str(verdict)
     assert verdict.jobs == 1
+
+
+def test_slurm_keeps_long_jobs_off_a_node_that_is_reserved(newer: Stage) -> None:
+    """The long job is first in the queue, and still does not get the node that was lent for the short one."""
+    stage = newer
+    stage.clear()
+    stage.set_up()
+    start = datetime.now(UTC) + timedelta(hours=1)
+    stage.claim("later", startTime=start.isoformat(), durationSeconds=600)
+    stage.wait_condition("capacityclaims", "later", "True", "NothingToTell", "SlurmTold")
+    long = stage.sleep_job(3600)
+    stage.wait_job(long, "PENDING")
+    short = stage.sleep_job(600, "--time=20")
+    stage.wait_job(short, "RUNNING")
+    assert "PENDING" in stage.state(long)
+    message = stage.wait_condition("capacityclaims", "later", "True", "Reserved", "SlurmTold")
+    assert stage.lab.workers[0] in message
+    assert "tidegate-" in stage.lab.slurm("scontrol", "show", "reservation")
+    stage.lab.slurm("scancel", str(short))
+    stage.wait_job(short, "CANCELLED")
+    assert "PENDING" in stage.state(long), "the node is free, but not for so long"
+    stage.kube.delete("capacityclaims", "later", WORK)
+    stage.wait_job(long, "RUNNING")
+    assert "No reservations" in stage.lab.slurm("scontrol", "show", "reservation")

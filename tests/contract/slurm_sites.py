@@ -52,8 +52,8 @@ class Site(Protocol):
         """Somebody else drains a node."""
         ...
 
-    def add_node(self, name: str, extra: str) -> None:
-        """One more slurmd registers."""
+    def add_node(self, name: str, extra: str, drained: str = "") -> None:
+        """One more slurmd registers; for the first time drained if it gives a reason to be."""
         ...
 
     def got_signal(self, job_id: int) -> bool:
@@ -111,8 +111,8 @@ class FakeSite:
     def admin_drains(self, node: str, reason: str) -> None:
         self.fake.admin_drains(node, reason)
 
-    def add_node(self, name: str, extra: str) -> None:
-        self.fake.register(name, gpus=2, cpus=2, memory_mib=1000, features=("lent",), extra=extra)
+    def add_node(self, name: str, extra: str, drained: str = "") -> None:
+        self.fake.register(name, gpus=2, cpus=2, memory_mib=1000, features=("lent",), extra=extra, drained=drained)
 
     def got_signal(self, job_id: int) -> bool:
         return bool(self.fake.jobs[job_id].signals)
@@ -176,8 +176,8 @@ class RealSite:
     def admin_drains(self, node: str, reason: str) -> None:
         self.lab.slurm("scontrol", "update", f"NodeName={node}", "State=DRAIN", f"Reason={reason}")
 
-    def add_node(self, name: str, extra: str) -> None:
-        self.lab.add_node(name, gpus=2, cpus=2, memory_mb=1000, extra=extra)
+    def add_node(self, name: str, extra: str, drained: str = "") -> None:
+        self.lab.add_node(name, gpus=2, cpus=2, memory_mb=1000, extra=extra, drained=drained)
 
     def got_signal(self, job_id: int) -> bool:
         return (self.lab.shared_dir / f"signalled-{job_id}").exists()

@@ -11,6 +11,7 @@ import pytest
 
 from tests.contract.shapes import SHAPES, difference
 from tests.contract.slurm_sites import NODES, FakeSite, RealSite, Site, make_client
+from tidegate.api.names import JOINING_REASON
 from tidegate.sharing.snapshot import SlurmReservation, SlurmState
 from tidegate.slurm.api import REQUEUE, RESERVATION
 from tidegate.slurm.errors import Busy, PermissionRefused, Rejected, TokenRefused
@@ -381,6 +382,22 @@ async def test_a_node_cannot_be_deleted_while_a_reservation_of_it_has_begun(site
     assert (after.nodes, after.start) == (("node0",), begun.start), "the beginning of what has begun stays"
     await site.api.delete_node("extra-0")
     await site.api.withdraw("tidegate-test")
+
+
+async def test_a_node_that_registers_drained_takes_jobs_once_it_is_resumed(site: Site) -> None:
+    for name in NODES:
+        await site.api.drain(name, OURS)
+    site.add_node("extra-0", "tidegate=extra-0-1", drained=JOINING_REASON)
+    job = site.submit()
+    state = await site.until("it registers", lambda seen: "extra-0" in seen.nodes and job in seen.jobs)
+    assert (state.nodes["extra-0"].is_drained, state.nodes["extra-0"].reason) == (True, JOINING_REASON)
+    site.passes(2)
+    assert _waits(await site.api.observe(), job)
+    await site.api.resume("extra-0")
+    await site.api.resume("extra-0")
+    state = await site.until("the job runs", lambda seen: _runs(seen, job))
+    assert not state.nodes["extra-0"].is_drained
+    assert not state.nodes["extra-0"].reason
 
 
 # -- only real ones -----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from tests.fakes.deployments import control
 from tests.fakes.kube import FakeKube
 from tests.fakes.slurm import FakeSlurm
 from tidegate.api import BatchPool, CapacityClaim, InferenceService, NodeLoan
-from tidegate.api.names import API_VERSION, CLAIM_LABEL
+from tidegate.api.names import API_VERSION, CLAIM_LABEL, JOINING_REASON
 from tidegate.cluster import views
 from tidegate.cluster.client import Json
 from tidegate.cluster.errors import Unreachable as KubeUnreachable
@@ -292,7 +292,14 @@ class Site:
         for name, pod in running.items():
             extra = f"tidegate={pod.loan}"
             if name not in self.slurm.alive() | self.mute and not self.kube_is_dead(pod.node):
-                self.slurm.register(name, gpus=2, cpus=8, memory_mib=60000, features=("lent",), extra=extra)
+                drained = JOINING_REASON if f'State=DRAIN Reason="{JOINING_REASON}"' in self._offer(pod) else ""
+                self.slurm.register(name, features=("lent",), extra=extra, drained=drained)
+
+    def _offer(self, pod: Pod) -> str:
+        """What the slurmd of the pod says of its node."""
+        raw = self.run(self.kube.get(PODS, pod.name, pod.namespace))
+        args: list[str] = raw["spec"]["containers"][0]["args"]
+        return args[args.index("--conf") + 1]
 
     def drain_by_admin(self, name: str, reason: str) -> None:
         """An admin takes a node out of service in Slurm."""

@@ -120,6 +120,22 @@ def test_short_jobs_use_what_is_kept_from_long_ones(site: Site) -> None:
         assert site.slurm.jobs[long].state == "PENDING", "it would have been stopped at the start"
 
 
+def test_a_long_job_at_the_head_of_the_queue_does_not_get_the_node_that_joins_for_a_short_one(site: Site) -> None:
+    """The node registers drained, and takes jobs when Slurm has been told what it is kept from."""
+    operator = Operator(site)
+    reserve(site, nodes=3, start=4000, duration=100)
+    site.settle(operator, turns=5)
+    long = site.slurm.submit(gpus_per_node=2, duration_seconds=10_000, priority=1)
+    short = [site.slurm.submit(gpus_per_node=2, duration_seconds=50, time_limit_seconds=600) for _ in range(3)]
+    site.settle(operator, turns=60, seconds=3.0)
+    if site.slurm.release == "24.11":
+        assert site.slurm.jobs[long].state == "RUNNING", "nothing can be told there"
+        return
+    assert all(site.slurm.jobs[job].state == "COMPLETED" for job in short)
+    assert not site.slurm.history[long]
+    assert site.slurm.jobs[long].state == "PENDING"
+
+
 def test_a_cancelled_reservation_leaves_nothing_behind_in_slurm(site: Site) -> None:
     operator = Operator(site)
     for _ in range(3):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.controllers.site import USERS, Operator, Site
 from tidegate.api import NodeLoan
-from tidegate.api.names import FENCE_TAINT, claim_fence
+from tidegate.api.names import FENCE_TAINT, JOINING_REASON, claim_fence
 from tidegate.cluster.kinds import CAPACITY_CLAIMS, NODE_LOANS, NODES, PODS
 from tidegate.controllers.appliers import apply
 from tidegate.sharing.commands import (
@@ -28,6 +28,7 @@ from tidegate.sharing.commands import (
     HoldNode,
     RecallLoan,
     ReleaseNode,
+    ResumeSlurmNode,
     TieToHolder,
     TolerateFence,
     UnlabelNode,
@@ -280,3 +281,15 @@ def test_nothing_is_done_without_the_lease(site: Site, operator: Operator, lent:
     hands = replace(operator.hands, may_act=lambda: False)
     assert not site.run(apply(DrainSlurmNode("site", lent, "tidegate: Claimed"), hands))
     assert not site.slurm.nodes["gpu-0"].drained
+
+
+def test_a_drain_is_lifted_only_while_the_node_joins(site: Site, operator: Operator, lent: NodeLoan) -> None:
+    resume = ResumeSlurmNode("site", lent)
+    site.slurm.nodes["gpu-0"].drained, site.slurm.nodes["gpu-0"].reason = True, "tidegate: Claimed for team/x"
+    assert not operator.apply(resume), "it is recalled"
+    site.slurm.nodes["gpu-0"].reason = "bad fan"
+    assert not operator.apply(resume), "somebody else drained it"
+    site.slurm.nodes["gpu-0"].reason = JOINING_REASON
+    site.run(site.kube.patch(NODE_LOANS, lent.metadata.name, {"spec": {"wanted": "Returned"}}))
+    assert not operator.apply(resume), "it is wanted back"
+    assert site.slurm.nodes["gpu-0"].drained

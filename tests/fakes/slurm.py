@@ -142,12 +142,17 @@ class FakeSlurm:
         features: tuple[str, ...] = ("lent",),
         extra: str = "",
         comment: str = "",
+        drained: str = "",
     ) -> None:
-        """A slurmd starts and registers. A record that exists stays drained if it was, and is no longer DOWN."""
+        """A slurmd starts and registers, for the first time drained if it gives a reason to be.
+
+        A record that exists stays drained if it was, and is no longer DOWN.
+        """
         old = self.nodes.get(name)
         if old and not old.alive:
             self._end_all_on(old)
         self.nodes[name] = Node(name, gpus, cpus, memory_mib, features, extra, comment)
+        self.nodes[name].drained, self.nodes[name].reason = bool(drained), drained
         if old:
             self.nodes[name].drained, self.nodes[name].reason = old.drained, old.reason
 
@@ -267,6 +272,14 @@ class FakeSlurm:
         node = self._known(name)
         if not node.drained or node.reason.startswith(DRAIN_REASON_PREFIX):
             node.drained, node.reason = True, reason
+        self._answer()
+
+    async def resume(self, name: str) -> None:
+        """The drain is lifted, with its reason."""
+        self._receive()
+        node = self._known(name)
+        if node.drained:
+            node.drained, node.reason = False, ""
         self._answer()
 
     async def down(self, name: str, reason: str) -> None:

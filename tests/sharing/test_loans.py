@@ -36,6 +36,7 @@ from tests.sharing.build import (
     slurmd,
 )
 from tidegate.api import NodeLoan, NodeLoanStatus, TouchedJob
+from tidegate.api.names import JOINING_REASON
 from tidegate.sharing.commands import (
     Command,
     ConfirmVacated,
@@ -45,11 +46,12 @@ from tidegate.sharing.commands import (
     DrainSlurmNode,
     RecallLoan,
     ReleaseNode,
+    ResumeSlurmNode,
     SignalJob,
     WriteLoanStatus,
 )
 from tidegate.sharing.loans import advance, finish
-from tidegate.sharing.snapshot import SlurmState, Taint
+from tidegate.sharing.snapshot import SlurmReservation, SlurmState, Taint
 
 HOME = slurm()
 JOINED = slurm(slurm_node())
@@ -255,6 +257,43 @@ def test_a_gpu_pod_that_a_stale_scheduler_bound_ends_the_loan() -> None:
 )
 def test_a_node_that_registers_otherwise_than_lent_goes_back(record: Any, reason: str) -> None:
     assert recalled(loan(done=VACATED), lent_node(), slurmd(), slurm(record)) == reason
+
+
+LATER = claim(start_time=NOW + timedelta(hours=1), duration_seconds=60)
+RESERVED = SlurmReservation("tidegate-uid-c1", ("gpu-1",), NOW + timedelta(seconds=3479), NOW + timedelta(seconds=3660))
+
+
+def told(*parts: Any, **more: Any) -> SlurmState:
+    """A Slurm that takes reservations."""
+    return slurm(*parts, capabilities=("requeue", "reservation"), **more)
+
+
+def test_slurmd_registers_drained_where_slurm_has_to_be_told_of_a_reservation_first() -> None:
+    def drained(*things: Any) -> bool:
+        return one(step(loan(done=VACATED), lent_node(), *things), CreateSlurmdPod).drained
+
+    assert drained(told(), LATER)
+    assert not drained(told())
+    assert not drained(slurm(), LATER)
+
+
+def test_a_node_that_registered_drained_takes_jobs_as_soon_as_slurm_knows() -> None:
+    joining = slurm_node("gpu-1", "IDLE", "DRAIN", reason=JOINING_REASON)
+    mine, here = loan(done=VACATED), [lent_node(), slurmd()]
+    before = step(mine, *here, told(joining), LATER)
+    assert names(before) == ["WriteLoanStatus"]
+    assert one(before, WriteLoanStatus).status.message == "telling Slurm of reservations first"
+    assert one(step(mine, *here, told(joining, RESERVED), LATER), ResumeSlurmNode).cluster_name == "slurm"
+    assert one(step(mine, *here, told(joining)), ResumeSlurmNode), "the reservation is over"
+
+
+def test_a_node_that_is_recalled_while_it_joins_is_drained_for_that() -> None:
+    """So that nobody takes its drain for one that may be lifted."""
+    joining = slurm_node("gpu-1", "IDLE", "DRAIN", reason=JOINING_REASON)
+    back = loan(done=(*VACATED, "Recalled"), back=back_for("c1"))
+    assert (
+        one(step(back, lent_node(), slurmd(), told(joining)), DrainSlurmNode).reason == "tidegate: Claimed for team/c1"
+    )
 
 
 def test_a_node_that_is_drained_while_it_joins_waits_until_its_deadline() -> None:

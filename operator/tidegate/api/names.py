@@ -32,6 +32,9 @@ RETURN_FINALIZER = f"{GROUP}/return"
 DRAIN_REASON_PREFIX = "tidegate:"
 """Every drain reason of ours in Slurm starts so; a drain with another reason is somebody else's."""
 
+JOINING_REASON = f"{DRAIN_REASON_PREFIX} joins"
+"""The reason of the drain with which slurmd registers where Slurm has to be told of reservations before jobs come."""
+
 RESERVATION_PREFIX = "tidegate-"
 """Every reservation of ours in Slurm is named so; others are somebody else's and neither read nor touched."""
 

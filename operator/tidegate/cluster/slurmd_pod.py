@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tidegate.api import BatchPool, Metadata, NodeLoan, NodeLoanSpec, SlurmCluster, SlurmClusterSpec
-from tidegate.api.names import FENCE_TAINT, LOAN_LABEL, POOL_LABEL
+from tidegate.api.names import FENCE_TAINT, JOINING_REASON, LOAN_LABEL, POOL_LABEL
 from tidegate.cluster.pod_template import PodTemplate
 
 PRIORITY_CLASS = "tidegate-slurmd"
@@ -45,12 +45,18 @@ Json = dict[str, Any]
 
 
 def slurmd_pod(
-    loan: NodeLoan, pool: BatchPool, cluster: SlurmCluster, cpus: int, memory_mib: int, namespace: str
+    loan: NodeLoan,
+    pool: BatchPool,
+    cluster: SlurmCluster,
+    cpus: int,
+    memory_mib: int,
+    namespace: str,
+    drained: bool = False,
 ) -> Json:
     """The pod of a loan, with the pool's template under it.
 
-    `cpus` and `memory_mib` are what pods that stay have left of the node. Raises `ValueError` with the sentence of
-    `template_problem`.
+    `cpus` and `memory_mib` are what pods that stay have left of the node. With `drained` it registers so, and no job
+    comes before somebody lifts that. Raises `ValueError` with the sentence of `template_problem`.
     """
     if len(pool.metadata.name) > 63:
         words = "its name labels pods and may have 63 characters; make it anew, shorter."
@@ -60,7 +66,9 @@ def slurmd_pod(
     )
     template.check(_NOT_FOR_TEMPLATES)
     _leave_the_node_to_slurmd(template)
-    return template.under(_pod(loan, pool, cluster, cpus, memory_mib, namespace))
+    offer = f"Feature={','.join(pool.spec.features)} Gres=gpu:{loan.spec.gpus} CPUs={cpus} RealMemory={memory_mib}"
+    offer += f' State=DRAIN Reason="{JOINING_REASON}"' if drained else ""
+    return template.under(_pod(loan, pool, cluster, cpus, memory_mib, namespace, offer))
 
 
 def template_problem(pool: BatchPool) -> str | None:
@@ -81,11 +89,12 @@ def _leave_the_node_to_slurmd(template: PodTemplate) -> None:
             template.need(not (stays and "resources" in container), where, problem)
 
 
-def _pod(loan: NodeLoan, pool: BatchPool, cluster: SlurmCluster, cpus: int, memory_mib: int, namespace: str) -> Json:
+def _pod(
+    loan: NodeLoan, pool: BatchPool, cluster: SlurmCluster, cpus: int, memory_mib: int, namespace: str, offer: str
+) -> Json:
     name, gpus = loan.metadata.name, loan.spec.gpus
     # The CPU and memory that are requested are the ones offered to Slurm: both schedulers count the node once.
     resources = {loan.spec.gpu_resource_name: str(gpus), "cpu": str(cpus), "memory": f"{memory_mib}Mi"}
-    offer = f"Feature={','.join(pool.spec.features)} Gres=gpu:{gpus} CPUs={cpus} RealMemory={memory_mib}"
     return {
         "apiVersion": "v1",
         "kind": "Pod",

@@ -27,6 +27,7 @@ APPLIERS: dict[type[c.Command], Applier] = {
     c.FenceNode: node.fence_node,
     c.ConfirmVacated: node.confirm_vacated,
     c.CreateSlurmdPod: node.create_slurmd_pod,
+    c.ResumeSlurmNode: slurm.resume_slurm_node,
     c.RecallLoan: record.recall_loan,
     c.DrainSlurmNode: slurm.drain_slurm_node,
     c.SignalJob: slurm.signal_job,

@@ -38,7 +38,7 @@ async def fence_node(command: FenceNode, hands: Hands) -> None:
 
 
 async def confirm_vacated(command: ConfirmVacated, hands: Hands) -> None:
-    loan = await _live_loan(command.loan, hands)
+    loan = await live_loan(command.loan, hands)
     if loan.is_wanted_back:
         raise NotYet(f"loan {loan.metadata.name} is wanted back")
     name = loan.spec.node_name
@@ -58,11 +58,13 @@ async def confirm_vacated(command: ConfirmVacated, hands: Hands) -> None:
 
 
 async def create_slurmd_pod(command: CreateSlurmdPod, hands: Hands) -> None:
-    loan = await _live_loan(command.loan, hands)
+    loan = await live_loan(command.loan, hands)
     if loan.is_wanted_back or not loan.status.is_true("Vacated"):
         raise NotYet(f"loan {loan.metadata.name} does not want slurmd now")
     try:
-        pod = slurmd_pod(loan, command.pool, command.cluster, command.cpus, command.memory_mib, hands.namespace)
+        pod = slurmd_pod(
+            loan, command.pool, command.cluster, command.cpus, command.memory_mib, hands.namespace, command.drained
+        )
     except ValueError as error:
         raise NotYet(str(error)) from None
     try:
@@ -90,7 +92,7 @@ async def delete_slurmd_pod(command: DeleteSlurmdPod, hands: Hands) -> None:
 
 
 async def release_node(command: ReleaseNode, hands: Hands) -> None:
-    loan = await _live_loan(command.loan, hands)
+    loan = await live_loan(command.loan, hands)
     name = loan.metadata.name
     if not loan.is_wanted_back or not loan.status.is_true("Left"):
         raise NotYet(f"loan {name} has not left node {loan.spec.node_name}")
@@ -201,7 +203,7 @@ async def _patch_node(node: Json, build: Callable[[Json, str], Json], holder: st
     hands.remember(NODES, await hands.kube.patch(NODES, node["metadata"]["name"], patch))
 
 
-async def _live_loan(loan: NodeLoan, hands: Hands) -> NodeLoan:
+async def live_loan(loan: NodeLoan, hands: Hands) -> NodeLoan:
     live = await hands.kube.get(NODE_LOANS, loan.metadata.name)
     hands.remember(NODE_LOANS, live)
     return views.resource(NodeLoan, live)

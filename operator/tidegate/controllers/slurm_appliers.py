@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidegate.api import NodeLoan
 from tidegate.controllers.hands import Hands, NotYet
+from tidegate.controllers.node_appliers import live_loan
 from tidegate.sharing.commands import (
     AnnounceReservation,
     CancelJob,
@@ -11,10 +12,11 @@ from tidegate.sharing.commands import (
     DownSlurmNode,
     DrainSlurmNode,
     RequeueJob,
+    ResumeSlurmNode,
     SignalJob,
     WithdrawReservation,
 )
-from tidegate.sharing.index import extra_of, is_drained_by_others
+from tidegate.sharing.index import extra_of, is_drained_by_others, joins
 from tidegate.sharing.snapshot import SlurmNode
 
 
@@ -22,6 +24,14 @@ async def drain_slurm_node(command: DrainSlurmNode, hands: Hands) -> None:
     record = await _record(command.cluster_name, command.loan, hands)
     if record and not is_drained_by_others(record):
         await hands.slurm(command.cluster_name).drain(record.name, command.reason)
+
+
+async def resume_slurm_node(command: ResumeSlurmNode, hands: Hands) -> None:
+    loan = await live_loan(command.loan, hands)
+    record = await _record(command.cluster_name, loan, hands)
+    if loan.is_wanted_back or record is None or not joins(record):
+        raise NotYet(f"Slurm node {loan.spec.slurm_node_name} is not ours to resume")
+    await hands.slurm(command.cluster_name).resume(record.name)
 
 
 async def signal_job(command: SignalJob, hands: Hands) -> None:

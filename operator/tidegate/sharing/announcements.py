@@ -1,7 +1,8 @@
 """What Slurm is told of reservations: which lent nodes it must keep free of jobs that would still run at the start.
 
 Slurm's own reservation does it, where its REST API takes one. Backfill then plans around it, and no job that is too
-long starts there in vain. When the recall has drained a node, the node leaves the reservation: a node of a reservation
+long starts there in vain. A node that joins gets the first job that waits within milliseconds, so it registers drained
+until Slurm has been told. When the recall has drained a node, the node leaves the reservation: one of a reservation
 that has begun cannot be deleted.
 """
 
@@ -16,7 +17,7 @@ from tidegate.api import BatchPool, CapacityClaim, NodeLoan
 from tidegate.api.names import reservation_name
 from tidegate.sharing.commands import AnnounceReservation, Command, WithdrawReservation
 from tidegate.sharing.idleness import free_nodes
-from tidegate.sharing.index import Index
+from tidegate.sharing.index import Index, joins
 from tidegate.sharing.lifetime import reserved_until
 from tidegate.sharing.needs import lacking, suits, wanted_nodes
 from tidegate.sharing.priorities import of_loan
@@ -49,20 +50,39 @@ def announce(index: Index) -> Announcements:
     commands: list[Command] = []
     told: dict[str, Told] = {}
     for name, pool in index.pools.items():
-        slurm = index.slurm_of(name)
-        if slurm is None or pool.spec.mode == "Recommend":
-            continue
-        free, taken = len(free_nodes(pool, index)), set[str]()
-        for claim in _to_announce(name, index):
-            nodes: tuple[str, ...] = ()
-            if CAPABILITY in slurm.capabilities:
-                count = wanted_nodes(claim, index)
-                nodes = _nodes(claim, max(count - free, 0), taken, pool, slurm, index)
-                free = max(free - count, 0)
-                taken |= set(nodes)
-                commands += _brought_about(claim, nodes, pool, slurm, index)
-            told[claim.metadata.uid] = _told(claim, nodes, slurm, index)
+        if slurm := index.slurm_of(name):
+            said, known = _of_pool(pool, slurm, index)
+            commands += said
+            told |= known
     return Announcements((*commands, *_withdrawn(told, index)), told)
+
+
+def is_told(pool: BatchPool, slurm: SlurmState, index: Index) -> bool:
+    """Whether Slurm knows all of the pool's reservations as they should be now."""
+    return not _of_pool(pool, slurm, index)[0]
+
+
+def must_be_told(pool: BatchPool, slurm: SlurmState, index: Index) -> bool:
+    """Whether a node that joins may be needed for a reservation: then jobs come only once Slurm knows."""
+    return CAPABILITY in slurm.capabilities and bool(waiting(pool.metadata.name, index))
+
+
+def _of_pool(pool: BatchPool, slurm: SlurmState, index: Index) -> tuple[list[Command], dict[str, Told]]:
+    commands: list[Command] = []
+    told: dict[str, Told] = {}
+    if pool.spec.mode == "Recommend":
+        return commands, told
+    free, taken = len(free_nodes(pool, index)), set[str]()
+    for claim in _to_announce(pool.metadata.name, index):
+        nodes: tuple[str, ...] = ()
+        if CAPABILITY in slurm.capabilities:
+            count = wanted_nodes(claim, index)
+            nodes = _nodes(claim, max(count - free, 0), taken, pool, slurm, index)
+            free = max(free - count, 0)
+            taken |= set(nodes)
+            commands += _brought_about(claim, nodes, pool, slurm, index)
+        told[claim.metadata.uid] = _told(claim, nodes, slurm, index)
+    return commands, told
 
 
 def _to_announce(pool_name: str, index: Index) -> list[CapacityClaim]:
@@ -104,7 +124,9 @@ def _nodes(
 def _may_be_kept(loan: NodeLoan, claim: CapacityClaim, slurm: SlurmState, index: Index) -> bool:
     """Whether jobs may still start on the node, and the claim may have it."""
     node, record = index.snapshot.nodes.get(loan.spec.node_name), index.record_of(loan, slurm)
-    if node is None or record is None or record.takes_nothing or not suits(node, claim):
+    if node is None or record is None or not suits(node, claim):
+        return False
+    if record.takes_nothing and not joins(record):
         return False
     if loan.is_wanted_back:
         return loan in index.coming_by_claim.get(claim.metadata.uid, ())

@@ -109,6 +109,16 @@ class CreateSlurmdPod(_OnLoan):
     cluster: SlurmCluster
     cpus: int
     memory_mib: int
+    drained: bool = False
+    """Whether it registers drained, so that no job comes before we let them in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeSlurmNode(_OnLoan):
+    """Let jobs come to a node that registered drained, if nobody else drained it since and it is not wanted back."""
+
+    cluster_name: str
+    loan: NodeLoan
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,6 +415,7 @@ Command = (
     | FenceNode
     | ConfirmVacated
     | CreateSlurmdPod
+    | ResumeSlurmNode
     | UnlabelNode
     | DeleteSlurmdPod
     | ReleaseNode

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan, OpenWindow
-from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, claim_of_fence, slurm_node_name
+from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, JOINING_REASON, claim_of_fence, slurm_node_name
 from tidegate.sharing.lead_time import overheads
 from tidegate.sharing.lifetime import ends_at
 from tidegate.sharing.snapshot import Node, Owner, Pod, PodsNearby, SlurmJob, SlurmNode, SlurmState, Snapshot
@@ -389,3 +389,8 @@ def wants_gpu(pod: Pod, pool: BatchPool) -> bool:
 def is_drained_by_others(record: SlurmNode) -> bool:
     """Whether somebody else than us (an admin, a health check) took the node out of service in Slurm."""
     return "DRAIN" in record.states and not record.reason.startswith(DRAIN_REASON_PREFIX)
+
+
+def joins(record: SlurmNode) -> bool:
+    """Whether the node is kept from jobs since it registered, until we let them in."""
+    return record.is_drained and record.reason == JOINING_REASON

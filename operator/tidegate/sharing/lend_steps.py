@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tidegate.api import BatchPool, NodeLoan
-from tidegate.sharing.commands import ConfirmVacated, CreateSlurmdPod, DeleteSlurmNode, FenceNode
+from tidegate.api import BatchPool, NodeLoan, NodeLoanStatus
+from tidegate.sharing.announcements import is_told, must_be_told
+from tidegate.sharing.commands import ConfirmVacated, CreateSlurmdPod, DeleteSlurmNode, FenceNode, ResumeSlurmNode
 from tidegate.sharing.idleness import set_aside
-from tidegate.sharing.index import Index, extra_of, is_drained_by_others
+from tidegate.sharing.index import Index, extra_of, is_drained_by_others, joins
 from tidegate.sharing.loan_step import Step, deadline_after, said, turned_back, waiting
-from tidegate.sharing.snapshot import Node, Pod
+from tidegate.sharing.snapshot import Node, Pod, SlurmState
 
 FENCE_SECONDS = 30
 """A node that does not take the fence by then has become somebody else's business."""
@@ -120,7 +121,7 @@ def _join(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | N
                 loan, "NoRoom", f"pods that stay on node {node.name} leave no whole CPU for slurmd", pool
             )
         cluster = index.snapshot.clusters[pool.spec.slurm_cluster_name]
-        create = CreateSlurmdPod(loan, pool, cluster, cpus, memory_mib)
+        create = CreateSlurmdPod(loan, pool, cluster, cpus, memory_mib, must_be_told(pool, slurm, index))
         return Step(waiting(loan.status, "starting slurmd", due), after=[create])
     if record is None:
         return Step(waiting(loan.status, _pod_story(pods[0]), due))
@@ -132,6 +133,8 @@ def _join(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | N
         return turned_back(loan, "GpuCountDiffers", words, pool)
     if record.states & {"NOT_RESPONDING", "UNKNOWN"}:
         return Step(waiting(loan.status, f"Slurm node {record.name} does not respond to slurmctld yet", due))
+    if joins(record):
+        return _let_jobs_in(loan, pool, slurm, index, waiting(loan.status, "telling Slurm of reservations first", due))
     if record.is_drained:
         return Step(waiting(loan.status, f"Slurm node {record.name} is drained: {record.reason}", due))
     status = said(loan, loan.status, index.now, "Joined", True, "Registered", f"Slurm node {record.name} takes jobs")
@@ -157,6 +160,12 @@ def _stay(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | N
     drained = is_drained_by_others(record)
     words = f"Slurm node {record.name} is drained by somebody else: {record.reason}" if drained else ""
     return Step(loan.status.model_copy(update={"message": words, "deadline": None}))
+
+
+def _let_jobs_in(loan: NodeLoan, pool: BatchPool, slurm: SlurmState, index: Index, status: NodeLoanStatus) -> Step:
+    """The node was drained since it registered; once Slurm knows what is reserved, jobs may come."""
+    told = is_told(pool, slurm, index)
+    return Step(status, after=[ResumeSlurmNode(pool.spec.slurm_cluster_name, loan)] if told else [])
 
 
 def offer(node: Node, index: Index) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from tidegate.sharing.commands import (
     SignalJob,
     UnlabelNode,
 )
-from tidegate.sharing.index import Index, is_drained_by_others
+from tidegate.sharing.index import Index, is_drained_by_others, joins
 from tidegate.sharing.ladder import climb
 from tidegate.sharing.loan_step import Step, deadline_after, said, waiting
 from tidegate.sharing.snapshot import SlurmNode, SlurmState
@@ -75,7 +75,7 @@ def _drain(loan: NodeLoan, back: LoanReturn, step: Step, index: Index) -> bool:
             return True
         _end_unregistered(loan, step, cluster, index)
         return False
-    if not record.is_drained:
+    if not record.is_drained or joins(record):
         step.status = waiting(
             step.status, "draining the Slurm node", deadline_after(loan, step.status, index, "Recalled", LEAVE_SECONDS)
         )

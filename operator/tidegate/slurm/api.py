@@ -38,6 +38,10 @@ class SlurmApi(Protocol):
         """
         ...
 
+    async def resume(self, name: str) -> None:
+        """Let jobs start on a drained node again. One that is not drained is fine."""
+        ...
+
     async def down(self, name: str, reason: str) -> None:
         """End what is on the node: jobs that may be requeued are, others fail. The node stays drained."""
         ...

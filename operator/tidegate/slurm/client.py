@@ -186,6 +186,10 @@ class SlurmRestClient:
         if not await self._is_drained_by_others(name):
             await self._update_node(name, {"state": ["DRAIN"], "reason": reason})
 
+    async def resume(self, name: str) -> None:
+        """Let jobs start on the node. UNDRAIN, which leaves DOWN and all else as it is, and may be said twice."""
+        await self._update_node(name, {"state": ["UNDRAIN"]})
+
     async def down(self, name: str, reason: str) -> None:
         """End what is on the node. DRAIN first: Slurm takes one state at a time, and slurmd takes DOWN back."""
         if await self._is_drained_by_others(name):
