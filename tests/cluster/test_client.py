@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from tidegate.cluster import client
 from tidegate.cluster.client import KubeClient
-from tidegate.cluster.errors import Forbidden, Invalid, KubeError, NotFound, Unreachable
+from tidegate.cluster.errors import Forbidden, Invalid, KubeError, NotFound, Protected, Unreachable
 from tidegate.cluster.kinds import CAPACITY_CLAIMS, LEASES, NODE_LOANS, NODES, PODS
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -133,6 +134,27 @@ async def test_a_server_that_keeps_throttling_is_left_alone(
     with pytest.raises(KubeError, match="Cannot get Node n: the API server answered 429: too many requests"):
         await kube.get(NODES, "n")
     assert server.answers == []
+
+
+async def test_an_eviction_that_a_budget_refuses_is_not_repeated(server: Server, kube: KubeClient) -> None:
+    words = "Cannot evict pod as it would violate the pod's disruption budget."
+    server.answers = [refusal(429, "TooManyRequests", words)]
+    with pytest.raises(Protected, match=rf"Cannot evict Pod team/web-1 now: {words}"):
+        await kube.evict("web-1", "team", "u1")
+    assert server.answers == []
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_an_eviction_names_the_very_pod(server: Server, kube: KubeClient, dry_run: bool) -> None:
+    server.answers = [web.json_response({"kind": "Status", "status": "Success"}, status=201)]
+    await kube.evict("web-1", "team", "u1", dry_run=dry_run)
+    assert (server.requests[0].method, server.requests[0].path) == (
+        "POST",
+        "/api/v1/namespaces/team/pods/web-1/eviction",
+    )
+    body = json.loads(server.bodies[0])
+    assert (body["apiVersion"], body["kind"], body["metadata"]["name"]) == ("policy/v1", "Eviction", "web-1")
+    assert body["deleteOptions"] == {"preconditions": {"uid": "u1"}, **({"dryRun": ["All"]} if dry_run else {})}
 
 
 async def test_an_expired_token_is_read_again_once(server: Server, kube: KubeClient) -> None:

@@ -17,7 +17,7 @@ from tidegate.api import BatchPool, InferenceService, NodeLoan, SlurmCluster
 from tidegate.api.names import FENCE_TAINT, LOAN_LABEL, SERVICE_LABEL, claim_fence
 from tidegate.cluster import fence, inference, views
 from tidegate.cluster.client import Json, KubeApi, KubeClient
-from tidegate.cluster.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+from tidegate.cluster.errors import AlreadyExists, Conflict, Forbidden, Invalid, KubeError, NotFound, Protected
 from tidegate.cluster.kinds import (
     BATCH_POOLS,
     DEPLOYMENTS,
@@ -279,6 +279,77 @@ async def test_a_pod_that_is_not_bound_is_deleted_at_once_and_a_bound_one_when_i
     assert ending["metadata"]["deletionTimestamp"]
     assert ending["metadata"]["deletionGracePeriodSeconds"] == 7
     await site.kube.delete(PODS, site.name, "default", uid=ending["metadata"]["uid"], grace_seconds=0)
+    with pytest.raises(NotFound):
+        await site.kube.get(PODS, site.name, "default")
+
+
+async def test_an_eviction_is_graceful_and_only_of_the_named_pod(site: Site) -> None:
+    with pytest.raises(NotFound, match=site.name):
+        await site.kube.evict(site.name, "default", "nobody")
+    pod = await site.pod(nodeName="contract-no-such-node", nodeSelector=None, terminationGracePeriodSeconds=7)
+    uid = pod["metadata"]["uid"]
+    with pytest.raises(Conflict):
+        await site.kube.evict(site.name, "default", "another")
+    await site.kube.evict(site.name, "default", uid, dry_run=True)
+    assert "deletionTimestamp" not in (await site.kube.get(PODS, site.name, "default"))["metadata"]
+    await site.kube.evict(site.name, "default", uid)
+    ending = await site.kube.get(PODS, site.name, "default")
+    assert ending["metadata"]["deletionTimestamp"]
+    assert ending["metadata"]["deletionGracePeriodSeconds"] == 7
+    await site.kube.evict(site.name, "default", uid)
+
+
+async def running_pod(site: Site) -> Json:
+    """A pod whose kubelet said that it runs and is ready."""
+    await site.pod(nodeName="contract-no-such-node", nodeSelector=None, terminationGracePeriodSeconds=0)
+    status = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    return await site.kube.patch(PODS, site.name, {"status": status}, "default", "status")
+
+
+async def budget(site: Site, least: int, suffix: str = "") -> None:
+    """A budget over the pod that keeps so many of it, counted by its controller."""
+    name = site.name + suffix
+    spec = {"minAvailable": least, "selector": {"matchLabels": {"contract": site.name}}}
+    await site.create(DISRUPTION_BUDGETS, {"metadata": {"name": name}, "spec": spec}, "default")
+    deadline = time.monotonic() + 30
+    while (await site.kube.get(DISRUPTION_BUDGETS, name, "default")).get("status", {}).get("currentHealthy") != 1:
+        assert time.monotonic() < deadline, "the disruption controller does not count"
+        if isinstance(site.kube, FakeKube):
+            site.kube.count_budgets()
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize(("least", "allowed"), [(1, 0), (0, 1)])
+async def test_a_budget_says_how_many_pods_may_go_and_is_kept(site: Site, least: int, allowed: int) -> None:
+    uid = (await running_pod(site))["metadata"]["uid"]
+    await budget(site, least)
+    seen = views.disruption_budget(await site.kube.get(DISRUPTION_BUDGETS, site.name, "default"))
+    assert (seen.allowed, seen.selector) == (allowed, (("contract", "In", (site.name,)),))
+    for dry_run in (True, False):
+        if allowed:
+            await site.kube.evict(site.name, "default", uid, dry_run)
+        else:
+            with pytest.raises(Protected, match=r"violate the pod's disruption budget"):
+                await site.kube.evict(site.name, "default", uid, dry_run)
+            await site.kube.get(PODS, site.name, "default")
+    if allowed:
+        with pytest.raises(NotFound):
+            await site.kube.get(PODS, site.name, "default")
+
+
+async def test_a_pod_that_two_budgets_select_is_not_evicted(site: Site) -> None:
+    uid = (await running_pod(site))["metadata"]["uid"]
+    await budget(site, 0)
+    await budget(site, 0, "-b")
+    with pytest.raises(KubeError, match="more than one PodDisruptionBudget"):
+        await site.kube.evict(site.name, "default", uid)
+
+
+async def test_a_pod_that_does_not_run_needs_no_leave_of_a_budget(site: Site) -> None:
+    pod = await site.pod(nodeName="contract-no-such-node", nodeSelector=None, terminationGracePeriodSeconds=0)
+    spec = {"minAvailable": 1, "selector": {"matchLabels": {"contract": site.name}}}
+    await site.create(DISRUPTION_BUDGETS, {"metadata": {"name": site.name}, "spec": spec}, "default")
+    await site.kube.evict(site.name, "default", pod["metadata"]["uid"])
     with pytest.raises(NotFound):
         await site.kube.get(PODS, site.name, "default")
 

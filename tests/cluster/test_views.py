@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tidegate.api import BatchPool, NodeLoan
+from tidegate.api.names import SERVICE_LABEL
 from tidegate.cluster import views
 from tidegate.sharing.snapshot import Owner, Pod, PodsNearby, Spread, Taint, Toleration
 
@@ -110,6 +111,7 @@ def test_a_pod_is_seen_with_what_decisions_need() -> None:
     assert (pod.priority, pod.priority_class_name) == (5, "web")
     assert pod.owner == Owner("apps/v1", "ReplicaSet", "web", "r1")
     assert pod.labels == {"app": "web", "tidegate.dev/claim": "mine"}
+    assert pod.grace_seconds == 30
     assert pod.annotations == {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
     assert pod.tolerations == (Toleration("k", "Exists"), Toleration("x", "Equal", "y", "NoSchedule"))
     assert pod.node_selector == {"room": "b"}
@@ -174,6 +176,60 @@ def test_required_affinity_to_pods_and_against_them_is_seen(more: Json, meant: P
     assert topology({"affinity": {"podAntiAffinity": required}}).apart == (meant,)
     plain = topology({"affinity": {"podAffinity": preferred, "podAntiAffinity": preferred}})
     assert (plain.together, plain.apart) == ((), ())
+
+
+@pytest.mark.parametrize(("spec", "seconds"), [({}, 30), ({"terminationGracePeriodSeconds": 0}, 0)])
+def test_a_pod_has_the_grace_that_it_asks_for(spec: Any, seconds: int) -> None:
+    pod = views.pod(raw_pod(spec=spec))
+    assert pod is not None
+    assert pod.grace_seconds == seconds
+
+
+def raw_budget(spec: Any, status: Any, **metadata: Any) -> Any:
+    return {
+        "metadata": {"namespace": "team", "name": "web", "generation": 2, **metadata},
+        "spec": spec,
+        "status": status,
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "allowed"),
+    [
+        ({"observedGeneration": 2, "disruptionsAllowed": 3}, 3),
+        ({"observedGeneration": 1, "disruptionsAllowed": 3}, 0),
+        ({"observedGeneration": 2}, 0),
+        (None, 0),
+    ],
+)
+def test_a_budget_allows_only_what_its_status_says_of_its_present_spec(status: Any, allowed: int) -> None:
+    assert views.disruption_budget(raw_budget({}, status)).allowed == allowed
+
+
+@pytest.mark.parametrize(
+    ("spec", "selector"),
+    [
+        ({}, None),
+        ({"selector": {}}, ()),
+        ({"selector": {"matchLabels": {"app": "web"}}}, (("app", "In", ("web",)),)),
+        (
+            {"selector": {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a", "b"]},
+                                               {"key": "x", "operator": "Exists"}]}},
+            (("app", "NotIn", ("a", "b")), ("x", "Exists", ())),
+        ),
+    ],
+)  # fmt: skip
+def test_a_budget_selects_pods_by_their_labels(spec: Any, selector: Any) -> None:
+    assert views.disruption_budget(raw_budget(spec, {})).selector == selector
+
+
+def test_a_budget_of_an_inference_service_is_a_part_of_it_as_long_as_it_carries_the_label() -> None:
+    owner = {"apiVersion": "tidegate.dev/v1alpha1", "kind": "InferenceService", "name": "c", "uid": "s1"}
+    ours = {"uid": "b1", "resourceVersion": "5", "ownerReferences": [{**owner, "controller": True}]}
+    labelled = views.disruption_budget(raw_budget({}, {}, **ours, labels={SERVICE_LABEL: "c"}))
+    assert labelled.part is not None
+    assert labelled.part.owner_uid == "s1"
+    assert views.disruption_budget(raw_budget({}, {}, **ours)).part is None
 
 
 def test_a_bare_pod_owns_itself() -> None:

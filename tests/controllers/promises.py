@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from tests.controllers.restraint import PoolThatRecommends
-from tests.controllers.site import Site
+from tests.controllers.site import URGENT, Recalled, Site
 from tidegate.api import CapacityClaim, NodeLoan
 from tidegate.api.names import CLAIM_LABEL, claim_fence, claim_of_fence
 from tidegate.cluster import views
@@ -35,7 +35,7 @@ class Promises:
         self._site = site
         self._position = site.kube.resource_version
         self._fences: dict[str, str | None] = {name: node.fence for name, node in site.nodes().items()}
-        self._recalled_for: dict[str, str] = {}
+        self._recalled_for: dict[str, tuple[str, int]] = {}
         self._reported: set[int] = set()
         self._deployments = site.kube.resource_version
         self._replicas = -1
@@ -58,6 +58,7 @@ class Promises:
         self._services_stay_within_their_bounds()
         self._what_others_made_stays()
         self._reservations_wait_for_their_time()
+        self._pods_of_others_go_by_their_leave()
 
     def _one_owner(self) -> None:
         """Promise 1: open to Slurm jobs and open to GPU pods never go together."""
@@ -137,15 +138,17 @@ class Promises:
         self._reported |= {job.job_id for job in ended if not job.requeueable}
         if loan.spec.back and loan.spec.back.claim and loan.spec.back.reason == "Claimed":
             # A loan that is on its way already may be given to a claim of any priority.
-            self._recalled_for.setdefault(loan.metadata.name, loan.spec.back.claim.uid)
+            worth, taken = loan.spec.priority, loan.spec.taken_for
+            if taken and not loan.status.is_true("Lent"):
+                worth = max(worth, taken.priority)
+            self._recalled_for.setdefault(loan.metadata.name, (loan.spec.back.claim.uid, worth))
 
     def _only_lower_priorities_are_recalled(self) -> None:
         """Promise 3: a claim recalls only loans of strictly lower priority."""
         priorities = {c.metadata.uid: self._site.priority_of(c) for c in self._site.claims()}
-        loans = {loan.metadata.name: loan for loan in self._site.loans()}
-        for name, uid in self._recalled_for.items():
-            if name in loans and uid in priorities:
-                assert loans[name].spec.priority < priorities[uid], f"3: {name} was recalled for a claim no higher"
+        for name, (uid, worth) in self._recalled_for.items():
+            if uid in priorities:
+                assert worth < priorities[uid], f"3: {name} was recalled for a claim no higher"
 
     def _within_the_flap_budget(self) -> None:
         """Promise 3: unless a person releases it, a node changes hands no more often than its pool's budget allows."""
@@ -172,6 +175,7 @@ class Promises:
             recalled = self._site.recalls.pop()
             if recalled.command.back.reason not in ("Claimed", "HeadroomLow"):
                 continue
+            self._urgent_jobs_keep_their_nodes(recalled)
             for job in recalled.jobs:
                 if "COMPLETING" in job.states or job.start_time is None:
                     continue
@@ -180,6 +184,15 @@ class Promises:
                 often = job.restarts >= terms.protection.after_restarts
                 assert not often or ran >= terms.protection.protected_seconds, f"3: {name} was taken too often"
                 assert job.requeueable or terms.non_requeueable_jobs == "Cancel", f"3: {name} was taken for good"
+
+    def _urgent_jobs_keep_their_nodes(self, recalled: Recalled) -> None:
+        """Promise 3: a loan is worth the most important job that was seen on it."""
+        uid = recalled.command.back.claim.uid if recalled.command.back.claim else ""
+        claim = next((claim for claim in self._site.claims() if claim.metadata.uid == uid), None)
+        urgent = [job.job_id for job in recalled.jobs if "urgent" in job.partitions]
+        if urgent and claim and not recalled.command.loan.is_wanted_back:
+            worth = self._site.priority_of(claim)
+            assert worth > URGENT, f"3: urgent jobs {urgent} lost their node to a claim of priority {worth}"
 
     def _no_job_lost(self) -> None:
         """Promise 4: a run ends well, or is requeued, or was cancelled by its owner's leave and is reported."""
@@ -234,4 +247,10 @@ class Promises:
             if now < start - LONGEST_LEAD:
                 held = [node.name for node in site.nodes().values() if claim_of_fence(node.fence or "") == uid]
                 assert not held, f"{held} are held for {claim.metadata.name} too early"
-                assert uid not in self._recalled_for.values(), f"a loan is recalled for {claim.metadata.name} too early"
+                recalled_for = {recalled for recalled, _ in self._recalled_for.values()}
+                assert uid not in recalled_for, f"a loan is recalled for {claim.metadata.name} too early"
+
+    def _pods_of_others_go_by_their_leave(self) -> None:
+        """Promise 7: by the Eviction API alone, for more important jobs, all nodes of a job or none, and never those
+        that are not to be disrupted."""
+        assert not self._site.wrongs, f"7: {self._site.wrongs[0]}"

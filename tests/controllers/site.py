@@ -6,7 +6,7 @@ Nothing happens by itself: a test says who acts next, what an operator gets to s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,11 +19,13 @@ from tidegate.api import BatchPool, CapacityClaim, InferenceService, NodeLoan
 from tidegate.api.names import API_VERSION, CLAIM_LABEL, JOINING_REASON
 from tidegate.cluster import views
 from tidegate.cluster.client import Json
+from tidegate.cluster.errors import AlreadyExists
 from tidegate.cluster.errors import Unreachable as KubeUnreachable
 from tidegate.cluster.kinds import (
     BATCH_POOLS,
     CAPACITY_CLAIMS,
     DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
     INFERENCE_SERVICES,
     NAMESPACES,
     NODE_LOANS,
@@ -40,7 +42,8 @@ from tidegate.controllers.owners import Owners
 from tidegate.controllers.world import SELECTORS, WATCHED, World
 from tidegate.sharing.commands import Command, RecallLoan
 from tidegate.sharing.decide import decide
-from tidegate.sharing.idleness import track_idle
+from tidegate.sharing.evictions import SAFE_TO_EVICT
+from tidegate.sharing.idleness import DO_NOT_DISRUPT, track_idle
 from tidegate.sharing.snapshot import Node, Pod, SlurmJob, SlurmState
 from tidegate.sharing.waiting import is_stuck, track_told, track_waiting
 from tidegate.slurm.errors import SlurmError
@@ -51,6 +54,8 @@ USERS = "team"
 IMAGE = "tidegate:test"
 GPU = "nvidia.com/gpu"
 T = TypeVar("T")
+URGENT = 1500
+"""What jobs of the partition `urgent` are worth: more than pods of class inference, less than those of class urgent."""
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -110,6 +115,28 @@ class _Burning:
             return await self._fuse.burn(name, lambda: method(*args, **kwargs), self._no_answer)
 
         return call
+
+
+class _Hand:
+    """An operator's hand on the API server. What it does to pods of others that it must not is noted in the site."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._site.kube, name)
+
+    async def delete(self, kind: Kind, name: str, namespace: str = "", **options: Any) -> None:
+        pod = views.pod(await self._site.kube.get(kind, name, namespace)) if kind == PODS else None
+        if pod and pod.loan is None:
+            self._site.wrongs.append(f"pod {pod.key} of others was deleted, not evicted")
+        await self._site.kube.delete(kind, name, namespace, **options)
+
+    async def evict(self, name: str, namespace: str, uid: str, dry_run: bool = False) -> None:
+        pod = views.pod(await self._site.kube.get(PODS, name, namespace))
+        await self._site.kube.evict(name, namespace, uid, dry_run)
+        if pod and not pod.deleting and not dry_run:
+            self._site.judge_eviction(pod)
 
 
 class Operator:
@@ -184,7 +211,7 @@ class Operator:
     def hands(self) -> Hands:
         """What its appliers act with."""
         return Hands(
-            kube=self.fuse.wrap(self._site.kube, KubeUnreachable(0, "the API server did not answer")),
+            kube=self.fuse.wrap(_Hand(self._site), KubeUnreachable(0, "the API server did not answer")),
             slurm=lambda _: self.fuse.wrap(self._site.slurm, SlurmUnreachable("Slurm did not answer")),
             namespace=NAMESPACE,
             clock=self._site.now,
@@ -236,14 +263,24 @@ class Site:
         """Nodes whose slurmd was ended while jobs ran there."""
         self.mute: set[str] = set()
         """Nodes whose slurmd runs but never registers."""
+        self.wrongs: list[str] = []
+        """What operators did to pods of others that nobody may do, each in one sentence."""
+        self.replaces_pods = True
+        """Whether the controllers of pods that were evicted make new ones."""
+        self._replaced = 0
         self.kube = FakeKube(self.now)
-        self.slurm = FakeSlurm(clock=self.now, release=release, partitions={"lent": ("lent",)})
+        self.slurm = FakeSlurm(clock=self.now, release=release, partitions={"lent": ("lent",), "urgent": ("lent",)})
         self.make(NAMESPACES, {"metadata": {"name": USERS}})
-        for name, value in (("inference", 1000), ("urgent", 2000), ("tidegate-slurmd", 10**9)):
+        for name, value in (("low", 500), ("inference", 1000), ("urgent", 2000), ("tidegate-slurmd", 10**9)):
             self.make(PRIORITY_CLASSES, {"metadata": {"name": name}, "value": value})
         for number in range(nodes):
             self.run(self.kube.add_node(f"gpu-{number}", gpus=2, labels={"pool": "gpu"}, cpus=8, memory="64Gi"))
-        spec = {"endpoint": "http://slurm:6820", "credentialsSecretName": "slurm", "controllerAddress": "slurm:6817"}
+        spec = {
+            "endpoint": "http://slurm:6820",
+            "credentialsSecretName": "slurm",
+            "controllerAddress": "slurm:6817",
+            "priorities": [{"partition": "urgent", "priority": URGENT}],
+        }
         self.make(SLURM_CLUSTERS, {"metadata": {"name": "site"}, "spec": spec})
         self.make(BATCH_POOLS, {"metadata": {"name": "batch"}, "spec": {**_TERMS, **(terms or {})}})
 
@@ -273,11 +310,48 @@ class Site:
         """One turn of Kubernetes' controllers, its scheduler and all kubelets, of slurmds and Slurm."""
         self.kube.collect_garbage()
         self.run(control(self.kube))
+        self.replace_evicted()
+        self.kube.count_budgets()
         self.kube.schedule()
         for name in self.nodes():
             self.kube.kubelet(name)
         self.sync_slurmds()
         self.slurm.tick()
+
+    def replace_evicted(self) -> None:
+        """The controllers of pods that were evicted make new ones."""
+        for number, raw in enumerate(self.kube.evicted[self._replaced :], self._replaced):
+            pod = views.pod(raw)
+            owner = pod.labels.get("app", "") if pod else ""
+            if pod and self.replaces_pods and owner in self._owners:
+                claim = pod.labels.get(CLAIM_LABEL, "")
+                self.gpu_pod(f"{owner}-new-{number}", owner, pod.gpus[GPU], pod.priority_class_name, claim=claim)
+        self._replaced = len(self.kube.evicted)
+
+    def judge_eviction(self, pod: Pod) -> None:
+        """Note what is wrong with an eviction that was granted just now. Budgets are the API server's own business."""
+        node = self.nodes()[pod.node]
+        loans = {loan.metadata.name: loan for loan in self.loans()}
+        loan = loans.get(node.fence or "")
+        job = loan.spec.taken_for if loan else None
+        if job is None:
+            self.wrongs.append(f"pod {pod.key} was evicted from node {node.name}, which was taken for no job")
+            return
+        gang = [one for one in loans.values() if one.spec.taken_for and one.spec.taken_for.job_id == job.job_id]
+        gang = [one for one in gang if not one.is_over and not one.is_wanted_back]
+        nodes = self.nodes()
+        fenced = sum(nodes[one.spec.node_name].fence == one.metadata.name for one in gang)
+        if fenced < job.nodes:
+            self.wrongs.append(f"pod {pod.key} was evicted while {fenced} of {job.nodes} nodes were fenced for the job")
+        if pod.priority >= job.priority:
+            self.wrongs.append(f"pod {pod.key} was evicted for a job that is no more important")
+        if pod.annotations.get(DO_NOT_DISRUPT) == "true" or node.annotations.get(DO_NOT_DISRUPT) == "true":
+            self.wrongs.append(f"pod {pod.key} was evicted although it is not to be disrupted")
+        if pod.annotations.get(SAFE_TO_EVICT) == "false" or pod.owner.kind == "DaemonSet":
+            self.wrongs.append(f"pod {pod.key} was evicted although it must stay")
+        asked = self.slurm.jobs[job.job_id]
+        if asked.state != "PENDING" and (asked.start is None or self.now() - asked.start > timedelta(seconds=60)):
+            self.wrongs.append(f"pod {pod.key} was evicted for job {job.job_id}, which is {asked.state}")
 
     def sync_slurmds(self) -> None:
         """A running slurmd pod registers its node; one that is gone takes slurmd with it."""
@@ -397,11 +471,13 @@ class Site:
         priority_class: str = "inference",
         revision: int = 1,
         claim: str = "",
+        annotations: Mapping[str, str] | None = None,
+        kind: str = "ReplicaSet",
         **spec: Any,
     ) -> Json:
         """A pod of a Deployment that asks for GPUs; each revision has a ReplicaSet of its own.
 
-        With `claim` it is for that explicit claim.
+        With `claim` it is for that explicit claim. It may say that its controller is of another kind.
         """
         replicas = f"{owner}-{revision}"
         self.holder(owner)
@@ -410,7 +486,7 @@ class Site:
             name_of_set = f"{replicas}-{self._owners[owner]['metadata']['uid']}"
             metadata = {"name": name_of_set, "ownerReferences": [_controlled_by(self._owners[owner])]}
             self._owners[replicas] = self.make(REPLICA_SETS, {"metadata": metadata, "spec": {}}, USERS)
-        reference = _controlled_by(self._owners[replicas])
+        reference = {**_controlled_by(self._owners[replicas]), "kind": kind}
         container = {"name": "main", "resources": {"requests": {GPU: str(gpus)}, "limits": {GPU: str(gpus)}}}
         return self.make(
             PODS,
@@ -418,12 +494,23 @@ class Site:
                 "metadata": {
                     "name": name,
                     "ownerReferences": [reference],
-                    "labels": {CLAIM_LABEL: claim} if claim else {},
+                    "labels": {"app": owner, **({CLAIM_LABEL: claim} if claim else {})},
+                    "annotations": dict(annotations or {}),
                 },
                 "spec": {"priorityClassName": priority_class, "containers": [container], **spec},
             },
             USERS,
         )
+
+    def budget(self, owner: str, **spec: Any) -> None:
+        """Make or change the PodDisruptionBudget over the pods of a controller, and let it be counted."""
+        body = {"metadata": {"name": owner}, "spec": {"selector": {"matchLabels": {"app": owner}}, **spec}}
+        try:
+            self.make(DISRUPTION_BUDGETS, body, USERS)
+        except AlreadyExists:
+            kept = {"minAvailable": None, "maxUnavailable": None, **spec}
+            self.run(self.kube.patch(DISRUPTION_BUDGETS, owner, {"spec": kept}, USERS))
+        self.kube.count_budgets()
 
     def claim(self, name: str, nodes: int | None = 1, priority_class: str = "inference", **spec: Any) -> Json:
         """An explicit claim; fields that are None are left out."""

@@ -17,9 +17,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.controllers.test_state_machine import STEPS, TwoOperators
 from tests.controllers.test_state_machine import quiet as quiet
 from tidegate.api import CapacityClaim
-from tidegate.controllers import node_appliers, slurm_appliers
+from tidegate.controllers import evict_pod, node_appliers, slurm_appliers
 from tidegate.controllers.appliers import APPLIERS
-from tidegate.sharing import claims, idleness, ladder, lend_steps, protection, return_steps
+from tidegate.sharing import claims, idleness, ladder, lend_steps, make_way, protection, return_steps, takings
 from tidegate.sharing.commands import ReleaseNode
 from tidegate.sharing.index import Index
 from tidegate.sharing.loan_step import said
@@ -84,6 +84,12 @@ def lift_foreign_drains(patch: Patch) -> None:
         patch.setattr(module, "is_drained_by_others", lambda _: False)
 
 
+def evict_anybody(patch: Patch) -> None:
+    """Pods go whatever their priority and their annotations say."""
+    for module in (takings, make_way, evict_pod):
+        patch.setattr(module, "why_it_stays", lambda *_: "")
+
+
 async def _nothing(*_: Any) -> None:
     """Looks at nothing and refuses nothing."""
 
@@ -109,6 +115,7 @@ def _says_at_once(condition: str) -> Callable[..., bool]:
         (down_is_the_first_rung, "4"),
         (take_the_protected, "3"),
         (lift_foreign_drains, "6"),
+        (evict_anybody, "7"),
     ],
     ids=lambda value: getattr(value, "__name__", f"promise {value}"),
 )

@@ -132,3 +132,79 @@ def test_a_deleted_loan_brings_its_node_home(site: Site, operator: Operator) -> 
     site.run(site.kube.delete(NODE_LOANS, loan.metadata.name))
     site.settle(operator, turns=20)
     assert not site.has_loan(loan.metadata.name)
+
+
+TAKING = {"lending": {"preemption": "LowerPriority", "evictionSeconds": 40}}
+
+
+def pods_of(site: Site, app: str) -> list[str]:
+    """Nodes of a Deployment's pods, empty for those that wait."""
+    return sorted(pod.node for pod in site.pods() if pod.labels.get("app") == app and not pod.deleting)
+
+
+def test_an_urgent_job_takes_a_node_from_less_important_pods_which_get_it_back_afterwards(
+    site: Site, operator: Operator
+) -> None:
+    site.run(site.kube.patch(BATCH_POOLS, "batch", {"spec": TAKING}))
+    for number in range(3):
+        site.gpu_pod(f"web-{number}", "web")
+    site.settle(operator, turns=10)
+    plain = site.slurm.submit(gpus_per_node=2, duration_seconds=20)
+    site.settle(operator, turns=20)
+    assert site.kube.evicted == [], "a job that nobody named waits for free nodes"
+    urgent = site.slurm.submit(partition="urgent", gpus_per_node=2, duration_seconds=60, priority=10)
+    site.settle(operator, turns=25)
+    assert site.slurm.jobs[urgent].state == "RUNNING"
+    assert len(site.kube.evicted) == 1
+    assert pods_of(site, "web").count("") == 1, "its controller made a new one, which waits"
+    (loan,) = [one for one in site.loans() if not one.is_over]
+    assert (loan.status.priority, loan.spec.taken_for is not None) == (1500, True)
+    assert satisfaction(site) == ("NothingToRecall", "no loan of pool batch has a priority below 1000")
+    site.settle(operator, turns=60)
+    assert site.slurm.jobs[urgent].state == "COMPLETED"
+    assert satisfaction(site)[0] == "Served"
+    assert pods_of(site, "web").count("") == 0
+    assert site.slurm.jobs[plain].state == "PENDING"
+    assert len(site.kube.evicted) == 1
+    assert site.wrongs == []
+
+
+def test_a_gang_takes_all_its_nodes_or_none(site: Site, operator: Operator) -> None:
+    site.run(site.kube.patch(BATCH_POOLS, "batch", {"spec": TAKING}))
+    site.budget("web", maxUnavailable=1)
+    for number in range(3):
+        site.gpu_pod(f"web-{number}", "web")
+    site.settle(operator, turns=10)
+    job = site.slurm.submit(partition="urgent", nodes=2, gpus_per_node=2, duration_seconds=30)
+    site.settle(operator, turns=20)
+    assert site.kube.evicted == []
+    said = site.pool().status.condition("UrgentServed")
+    assert said is not None
+    assert (said.status, said.reason) == ("False", "TooFewToTake")
+    assert "job 1 of priority 1500 lacks 2 nodes and could take 1" in said.message
+    assert "PodDisruptionBudget team/web does not allow the eviction of pod team/web-" in said.message
+    site.budget("web", maxUnavailable=2)
+    site.settle(operator, turns=20)
+    assert site.slurm.jobs[job].state == "RUNNING"
+    assert len(site.kube.evicted) == 2
+    site.settle(operator, turns=60)
+    assert pods_of(site, "web").count("") == 0
+    assert site.wrongs == []
+
+
+def test_an_eviction_that_the_server_refuses_turns_the_node_back(site: Site, operator: Operator) -> None:
+    site.run(site.kube.patch(BATCH_POOLS, "batch", {"spec": TAKING}))
+    for number in range(3):
+        site.gpu_pod(f"web-{number}", "web")
+    site.settle(operator, turns=10)
+    site.slurm.submit(partition="urgent", gpus_per_node=2, duration_seconds=300)
+    while not any(loan.spec.taken_for for loan in site.loans()):
+        site.settle(operator, turns=1)
+    site.budget("web", maxUnavailable=0)
+    site.settle(operator, turns=60)
+    back = site.loans()[0].spec.back
+    assert back is not None
+    assert back.reason == "EvictionRefused"
+    assert "PodDisruptionBudget team/web does not allow the eviction of pod team/web-" in back.message
+    assert site.kube.evicted == []
+    assert set(owners(site).values()) == {None}

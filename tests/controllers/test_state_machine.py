@@ -29,6 +29,8 @@ from tidegate.cluster.kinds import (
     NODES,
     PODS,
 )
+from tidegate.sharing.evictions import SAFE_TO_EVICT
+from tidegate.sharing.idleness import DO_NOT_DISRUPT
 from tidegate.sharing.inference import wanted_replicas
 from tidegate.sharing.needs import is_automatic
 
@@ -44,6 +46,8 @@ def quiet() -> Iterator[None]:
 
 
 who = st.integers(0, 1)
+MARKS: list[dict[str, str]] = [{}, {}, {}, {DO_NOT_DISRUPT: "true"}, {SAFE_TO_EVICT: "false"}]
+CROWD = [("inference", {}), ("low", {}), ("urgent", {}), *(("inference", marks) for marks in MARKS if marks)]
 node_names = st.sampled_from(["gpu-0", "gpu-1", "gpu-2"])
 EVERY_OTHER_MINUTE = {"schedule": "*/2 * * * *", "durationSeconds": 60}
 PLAIN: dict[str, Any] = {"headroom": {"low": 0, "high": 0}, "kubernetes": {"floor": 0, "cap": None}, "windows": []}
@@ -82,6 +86,8 @@ class TwoOperators(RuleBasedStateMachine):
         terms=other_terms,
         busy=st.lists(st.booleans(), max_size=3),
         quotas=st.sampled_from([[], [], [{"nodes": 2}]]),
+        preemption=st.sampled_from(["Never", "LowerPriority"]),
+        crowd=st.lists(st.sampled_from(CROWD), min_size=3, max_size=3),
     )
     def begin(
         self,
@@ -96,9 +102,12 @@ class TwoOperators(RuleBasedStateMachine):
         terms: dict[str, Any],
         busy: list[bool],
         quotas: list[dict[str, int]],
+        preemption: str,
+        crowd: list[tuple[str, dict[str, str]]],
     ) -> None:
         self.site = Site(release=release)
         lending = {"policy": policy, "flapBudget": {"loans": budget}, **terms}
+        lending |= {"preemption": preemption, "evictionSeconds": 40}
         protection = {"minimumRunSeconds": minimum_run, "afterRestarts": after_restarts, "protectedSeconds": 60}
         recall = {"nonRequeueableJobs": other, "victimPolicy": victims, "protection": protection}
         recall["fast"] = {"minimumPriority": 1500}
@@ -108,6 +117,10 @@ class TwoOperators(RuleBasedStateMachine):
         self.site.make(DEPLOYMENTS, THEIRS, USERS)
         self.promises = Promises(self.site)
         self.counter = 0
+        if preemption == "LowerPriority":
+            for number, (class_, marks) in enumerate(crowd):
+                self.site.gpu_pod(f"first-{number}", f"web-{int(class_ == 'urgent')}", 2, class_, annotations=marks)
+            self.site.turn()
         # Half of the examples start with nodes in Slurm, where most of the interesting trouble is.
         if policy == "Eager":
             self.site.settle(self.operators[0], turns=12)
@@ -188,11 +201,22 @@ class TwoOperators(RuleBasedStateMachine):
         requeueable=st.booleans(),
         on_signal=st.sampled_from(["ignores", "checkpoints", "exits"]),
         declares=st.booleans(),
+        urgent=st.booleans(),
     )
     def a_job_is_submitted(
-        self, gpus: int, nodes: int, seconds: int, limit: int | None, requeueable: bool, on_signal: str, declares: bool
+        self,
+        gpus: int,
+        nodes: int,
+        seconds: int,
+        limit: int | None,
+        requeueable: bool,
+        on_signal: str,
+        declares: bool,
+        urgent: bool,
     ) -> None:
         self.site.slurm.submit(
+            partition="urgent" if urgent else "lent",
+            priority=100 if urgent else 0,
             nodes=nodes,
             gpus_per_node=gpus,
             duration_seconds=seconds,
@@ -202,11 +226,31 @@ class TwoOperators(RuleBasedStateMachine):
             comment="tidegate:signal=USR1" if declares else "",
         )
 
-    @rule(gpus=st.integers(1, 2), urgent=st.booleans(), revision=st.integers(1, 2))
-    def a_gpu_pod_is_made(self, gpus: int, urgent: bool, revision: int) -> None:
+    @precondition(lambda self: self.unfinished_jobs() < 8)
+    @rule(who=who, nodes=st.integers(1, 2), seconds=st.sampled_from([5, 30]), turns=st.sampled_from([9, 12, 30]))
+    def an_urgent_job_presses(self, who: int, nodes: int, seconds: int, turns: int) -> None:
+        self.site.slurm.submit(partition="urgent", priority=100, nodes=nodes, duration_seconds=seconds)
+        self.site.settle(self.operators[who], turns=turns)
+
+    @rule(
+        gpus=st.integers(1, 2),
+        urgent=st.sampled_from([False, False, True]),
+        revision=st.integers(1, 2),
+        marks=st.sampled_from(MARKS),
+    )
+    def a_gpu_pod_is_made(self, gpus: int, urgent: bool, revision: int, marks: dict[str, str]) -> None:
         self.counter += 1
         class_ = "urgent" if urgent else "inference"
-        self.site.gpu_pod(f"web-{self.counter}", f"web-{int(urgent)}", gpus, class_, revision)
+        self.site.gpu_pod(f"web-{self.counter}", f"web-{int(urgent)}", gpus, class_, revision, annotations=marks)
+
+    @rule(gpus=st.integers(1, 2))
+    def a_daemon_makes_a_gpu_pod(self, gpus: int) -> None:
+        self.counter += 1
+        self.site.gpu_pod(f"daemon-{self.counter}", "daemon", gpus, "low", kind="DaemonSet")
+
+    @rule(urgent=st.booleans(), field=st.sampled_from(["minAvailable", "maxUnavailable"]), count=st.integers(0, 2))
+    def a_disruption_budget_is_set(self, urgent: bool, field: str, count: int) -> None:
+        self.site.budget(f"web-{int(urgent)}", **{field: count})
 
     @rule(said=st.sampled_from([None, "true", "false"]))
     def a_namespace_opts_in_or_out(self, said: str | None) -> None:
@@ -326,6 +370,11 @@ class TwoOperators(RuleBasedStateMachine):
         annotation = {RELEASED_ANNOTATION: rfc3339(self.site.now())}
         self.site.run(self.site.kube.patch(NODES, node, {"metadata": {"annotations": annotation}}))
 
+    @rule(node=node_names, protected=st.booleans())
+    def an_admin_protects(self, node: str, protected: bool) -> None:
+        annotations = {DO_NOT_DISRUPT: "true" if protected else None}
+        self.site.run(self.site.kube.patch(NODES, node, {"metadata": {"annotations": annotations}}))
+
     @rule(stop=st.sampled_from(["None", "Hold", "HoldAndDrain"]), cap=st.sampled_from([None, 0, 1, 3]))
     def an_admin_stops_or_caps(self, stop: str, cap: int | None) -> None:
         self.patch_pool({"stopPolicy": stop, "lending": {"cap": cap}})
@@ -375,6 +424,8 @@ class TwoOperators(RuleBasedStateMachine):
         for name in site.nodes():
             site.kube.node_lives(name)
             site.run(site.kube.patch(NODES, name, {"spec": {"unschedulable": None}}))
+            site.run(site.kube.patch(NODES, name, {"metadata": {"annotations": {DO_NOT_DISRUPT: None}}}))
+        site.replaces_pods = False
         for name in list(site.foreign_drains):
             site.resume_by_admin(name)
         self.services_come_to_rest()

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 from tests.fakes.placement import obstacle, selected, short_of
-from tests.fakes.selectors import field_tests, label_tests
+from tests.fakes.selectors import field_tests, label_selector_matches, label_tests
 from tests.fakes.server_side import applied
 from tidegate.api import BatchPool, CapacityClaim, InferenceService, NodeLoan, SlurmCluster
 from tidegate.cluster import errors
@@ -43,7 +43,7 @@ _MODELS: dict[Kind, type[BatchPool | CapacityClaim | InferenceService | NodeLoan
 _WITH_STATUS = {*_MODELS, NODES, PODS, DEPLOYMENTS, DISRUPTION_BUDGETS}
 _WITH_GENERATION = {*_MODELS, PODS, DEPLOYMENTS, DISRUPTION_BUDGETS}
 _SYSTEM_FIELDS = ("uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp")
-Verb = Literal["get", "list", "create", "patch", "apply", "delete"]
+Verb = Literal["get", "list", "create", "patch", "apply", "delete", "evict"]
 Key = tuple[Kind, str, str]
 T = TypeVar("T")
 
@@ -80,6 +80,8 @@ class FakeKube:
         self._dead: set[str] = set()
         self._applied: dict[str, Json] = {}
         self.changes: list[Change] = []
+        self.evicted: list[Json] = []
+        """Pods as they were when their eviction was granted, in order."""
 
     # --- KubeApi
 
@@ -191,6 +193,38 @@ class FakeKube:
         self._delete(kind, obj, grace_seconds)
         _answer(None, fault)
 
+    async def evict(self, name: str, namespace: str, uid: str, dry_run: bool = False) -> None:
+        fault = self._fault("evict", PODS)
+        pod = self._found("create", PODS, name, namespace)
+        if uid != pod["metadata"]["uid"]:
+            raise errors.refused(409, "Conflict", "uid is another", "create", PODS, name, namespace, "eviction")
+        budget = None if _needs_no_leave(pod) else self._leave(pod)
+        if not dry_run:
+            if budget:
+                budget["status"]["disruptionsAllowed"] -= 1
+                self._tell("MODIFIED", DISRUPTION_BUDGETS, budget)
+            if "deletionTimestamp" not in pod["metadata"]:
+                self.evicted.append(_copy(pod))
+            self._delete(PODS, pod, None)
+        _answer(None, fault)
+
+    def _leave(self, pod: Json) -> Json | None:
+        """The budget that lets the pod go, None when none has a say. Raises as the Eviction API does."""
+        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        budgets = [one for one in self.peek(DISRUPTION_BUDGETS) if one["metadata"]["namespace"] == namespace]
+        over = [one for one in budgets if label_selector_matches(one["spec"].get("selector"), _labels(pod))]
+        if len(over) > 1:
+            words = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+            raise errors.refused(500, "InternalError", words, "create", PODS, name, namespace, "eviction")
+        if not over:
+            return None
+        status, metadata = over[0].get("status") or {}, over[0]["metadata"]
+        current = status.get("observedGeneration", 0) >= metadata["generation"]
+        if not current or status.get("disruptionsAllowed", 0) < 1:
+            words = "Cannot evict pod as it would violate the pod's disruption budget."
+            raise errors.refused(429, "TooManyRequests", words, "create", PODS, name, namespace, "eviction")
+        return over[0]
+
     async def close(self) -> None:
         """Nothing is open."""
 
@@ -227,6 +261,27 @@ class FakeKube:
                 self._delete(kind, obj, 0 if stranded else None)
                 deleted.append(f"{kind.kind} {namespace}/{name}" if namespace else f"{kind.kind} {name}")
         return tuple(deleted)
+
+    def count_budgets(self) -> None:
+        """A turn of the disruption controller: how many pods of each budget may go now."""
+        for budget in self.peek(DISRUPTION_BUDGETS):
+            spec, metadata = budget["spec"], budget["metadata"]
+            pods = [pod for pod in self._pods() if pod["metadata"]["namespace"] == metadata["namespace"]]
+            pods = [pod for pod in pods if label_selector_matches(spec.get("selector"), _labels(pod))]
+            there = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
+            running = [pod for pod in there if pod["status"]["phase"] == "Running"]
+            healthy = sum("deletionTimestamp" not in pod["metadata"] for pod in running)
+            wanted = spec["minAvailable"] if "minAvailable" in spec else len(there) - spec.get("maxUnavailable", 0)
+            status = {
+                "observedGeneration": metadata["generation"],
+                "expectedPods": len(there),
+                "currentHealthy": healthy,
+                "desiredHealthy": wanted,
+                "disruptionsAllowed": max(healthy - wanted, 0),
+            }
+            if budget.get("status") != status:
+                budget["status"] = status
+                self._tell("MODIFIED", DISRUPTION_BUDGETS, budget)
 
     def _found(self, verb: Verb, kind: Kind, name: str, namespace: str) -> Json:
         obj = self._objects.get((kind, namespace, name))
@@ -440,6 +495,15 @@ class FakeKube:
 
 def _said(obj: Json, what: str) -> Any:
     return obj.get(what) if what == "spec" else obj["metadata"].get(what)
+
+
+def _needs_no_leave(pod: Json) -> bool:
+    """Pods that give nothing to lose: the Eviction API asks no budget for them."""
+    return "deletionTimestamp" in pod["metadata"] or pod["status"]["phase"] != "Running"
+
+
+def _labels(obj: Json) -> Json:
+    return obj["metadata"].get("labels") or {}
 
 
 def _merged(old: Any, patch: Any) -> Any:

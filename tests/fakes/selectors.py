@@ -40,3 +40,21 @@ def field_tests(kind: Kind, selector: str) -> list[Callable[[Json], bool]]:
         head, tail = found[1].split(".")
         tests.append(lambda o, h=head, t=tail, w=found[2], v=found[3]: ((o.get(h) or {}).get(t, "") == v) == (w == "="))  # type: ignore[misc]
     return tests
+
+
+def label_selector_matches(selector: Json | None, labels: Mapping[str, str]) -> bool:
+    """A metav1.LabelSelector: an empty one matches everything, none at all matches nothing."""
+    if selector is None:
+        return False
+    equal = all(labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
+    return equal and all(_expression(one, labels) for one in selector.get("matchExpressions") or ())
+
+
+def _expression(requirement: Json, labels: Mapping[str, str]) -> bool:
+    value, values = labels.get(requirement["key"]), requirement.get("values") or []
+    return {
+        "In": value in values,
+        "NotIn": value not in values,
+        "Exists": value is not None,
+        "DoesNotExist": value is None,
+    }[requirement["operator"]]

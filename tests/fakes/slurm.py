@@ -251,6 +251,7 @@ class FakeSlurm:
             data_parser="v0.0.45" if self._can(REQUEUE) else "v0.0.42",
             capabilities=frozenset(filter(self._can, _SINCE)),
             partitions=frozenset(self.partitions),
+            node_sets={name: frozenset(features) for name, features in self.partitions.items()},
             nodes={name: self._node_view(node) for name, node in self.nodes.items()},
             jobs={i: self._job_view(j) for i, j in self.jobs.items() if j.holds_nodes or j.state == "PENDING"},
             reservations=dict(self.reservations),
@@ -513,6 +514,7 @@ class FakeSlurm:
             qos=job.qos,
             restarts=job.restarts,
             time_limit_seconds=int(job.time_limit_seconds) if job.time_limit_seconds else None,
+            eligible_time=job.eligible,
             start_time=job.start,
             end_time=end,
         )

@@ -33,6 +33,7 @@ from tidegate.sharing.commands import Command
 from tidegate.sharing.decide import decide
 from tidegate.sharing.index import Index, extra_of
 from tidegate.sharing.snapshot import (
+    DisruptionBudget,
     Node,
     Owner,
     Part,
@@ -124,7 +125,12 @@ def pod(
     priority: int = 0,
     priority_class_name: str = "",
     owner: str = "",
+    owner_kind: str = "ReplicaSet",
     claim: str = "",
+    labels: Mapping[str, str] | None = None,
+    annotations: Mapping[str, str] | None = None,
+    created: datetime | None = None,
+    grace_seconds: int = 30,
     unschedulable: bool | None = None,
     gated: bool = False,
     deleting: bool = False,
@@ -132,7 +138,6 @@ def pod(
     node_selector: Mapping[str, str] | None = None,
     required_affinity: Sequence[tuple[tuple[str, str, tuple[str, ...]], ...]] = (),
     resource: str = GPU,
-    labels: Mapping[str, str] | None = None,
     spread: Iterable[Spread] = (),
     together: Iterable[PodsNearby] = (),
     apart: Iterable[PodsNearby] = (),
@@ -149,22 +154,27 @@ def pod(
         memory_mib=memory_mib,
         priority=priority,
         priority_class_name=priority_class_name,
-        owner=Owner("apps/v1", "ReplicaSet", owner, f"uid-{owner}")
-        if owner
-        else Owner("v1", "Pod", name, f"uid-{name}"),
+        owner=Owner("apps/v1", owner_kind, owner, f"uid-{owner}") if owner else Owner("v1", "Pod", name, f"uid-{name}"),
         labels={**(labels or {}), **({CLAIM_LABEL: claim} if claim else {})},
-        annotations={},
+        annotations=annotations or {},
         tolerations=tuple(tolerations),
         node_selector=node_selector or {},
         required_affinity=tuple(required_affinity),
         unschedulable=not on if unschedulable is None else unschedulable,
         gated=gated,
-        created=ago(60),
+        created=created or ago(60),
         deleting=deleting,
         spread=tuple(spread),
         together=tuple(together),
         apart=tuple(apart),
+        grace_seconds=grace_seconds,
     )
+
+
+def budget(name: str = "web", *, allowed: int = 0, namespace: str = "team", **labels: str) -> DisruptionBudget:
+    """A PodDisruptionBudget over the pods with these labels; over all of the namespace without any."""
+    selector = tuple((key, "In", (value,)) for key, value in labels.items())
+    return DisruptionBudget(namespace, name, selector, allowed)
 
 
 def slurmd(
@@ -417,6 +427,7 @@ def slurm(
     observed: datetime | None = NOW,
     capabilities: Iterable[str] = ("requeue",),
     partitions: Iterable[str] = ("lent",),
+    node_sets: Mapping[str, str] | None = None,
     error: str = "",
     reason: str = "",
 ) -> SlurmState:
@@ -429,6 +440,7 @@ def slurm(
         data_parser="v0.0.41",
         capabilities=frozenset(capabilities),
         partitions=frozenset(partitions),
+        node_sets={name: frozenset(sets.split(",")) for name, sets in (node_sets or {}).items()},
         nodes={part.name: part for part in parts if isinstance(part, SlurmNode)},
         jobs={part.job_id: part for part in parts if isinstance(part, SlurmJob)},
         reservations={part.name: part for part in parts if isinstance(part, SlurmReservation)},
@@ -452,7 +464,15 @@ def cluster(
 
 
 def snapshot(
-    *things: Node | Pod | BatchPool | NodeLoan | CapacityClaim | InferenceService | SlurmCluster | SlurmState,
+    *things: Node
+    | Pod
+    | BatchPool
+    | NodeLoan
+    | CapacityClaim
+    | InferenceService
+    | SlurmCluster
+    | SlurmState
+    | DisruptionBudget,
     idle_since: Mapping[str, datetime] | None = None,
     priority_classes: Mapping[str, int] | None = None,
     default_priority_class: str = "",
@@ -489,6 +509,7 @@ def snapshot(
         told=frozenset(told),
         namespaces=namespaces or {},
         owners={pod.owner.uid: () for pod in pods} if owners is None else owners,
+        disruption_budgets=tuple(thing for thing in things if isinstance(thing, DisruptionBudget)),
         idle_since=dict.fromkeys(nodes, ago(10_000)) if idle_since is None else idle_since,
         template_problems=template_problems or {},
         services=tuple(thing for thing in things if isinstance(thing, InferenceService)),

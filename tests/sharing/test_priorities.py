@@ -13,7 +13,6 @@ from tests.sharing.build import (
     RECALLED,
     ago,
     claim,
-    claimed_node,
     cluster,
     decided,
     index,
@@ -21,7 +20,6 @@ from tests.sharing.build import (
     lent_node,
     loan,
     names,
-    node,
     one,
     only,
     slurm,
@@ -116,7 +114,3 @@ def test_explain_says_whose_priority_it_is() -> None:
     facts = dict(explain("loan", "gpu-1-1", "", seen).facts)
     assert facts["priority"] == "700, by its jobs; the pool's is -100"
     assert "a claim of a priority above 700 needs it" in explain("node", "gpu-1", "", seen).next_step
-    low = index(*ON_LOAN, loan(shown=700), jobs, claim(priority_class_name="low"), node("gpu-2"), claimed_node("gpu-3"))
-    assert dict(explain("claim", "c1", "", low).facts)["not recalled: loan gpu-1-1"] == (
-        "its priority 700 is not below -200"
-    )

@@ -19,6 +19,7 @@ from tests.sharing.build import (
     VACATED,
     ago,
     back_for,
+    budget,
     claim,
     cluster,
     job,
@@ -31,12 +32,21 @@ from tests.sharing.build import (
     slurmd,
     snapshot,
 )
-from tidegate.api import CapacityClaimStatus, Condition, Recommended, RecommendedNode, TouchedJob
+from tidegate.api import CapacityClaimStatus, Condition, Recommended, RecommendedNode, TakenFor, TouchedJob
 from tidegate.api.names import AUTOMATIC_LABEL, claim_fence
 from tidegate.sharing.snapshot import Owner, PodsNearby, SlurmReservation, SlurmState, Snapshot, Spread, Taint
 
 NODE_NAMES = ("gpu-1", "gpu-2", "gpu-3", "gpu-4")
 CLAIM_NAMES = ("c1", "c2", "auto-web", "auto-api")
+OWNERS = ("web", "api")
+PRIORITIES = (
+    (),
+    ({"qos": "urgent", "priority": 500}, {"partition": "express", "priority": 2000}),
+    ({"qos": "urgent", "priority": -300},),
+)
+TAKERS = st.builds(
+    TakenFor, job_id=st.integers(1, 4), priority=st.sampled_from([500, 2000]), nodes=st.sampled_from([1, 1, 2])
+)
 SECONDS = st.sampled_from([0, 1, 29, 30, 31, 60, 95, 130, 400, 4000])
 BACK_STEPS = (
     (*VACATED, "Recalled"),
@@ -58,10 +68,9 @@ def worlds(draw: st.DrawFn) -> Snapshot:
     things: list[Any] = [draw(_pools())]
     if draw(sometimes):
         things.append(draw(_pools("young")))
-    if draw(sometimes):
-        things.append(cluster("other"))
-    else:
-        things.append(cluster())
+    priorities = draw(st.sampled_from(PRIORITIES))
+    things.append(cluster("other" if draw(sometimes) else "slurm", priorities=priorities))
+    things += [budget(owner, allowed=draw(st.integers(0, 2)), app=owner) for owner in OWNERS if draw(sometimes)]
     records: list[Any] = []
     for name in NODE_NAMES[: draw(st.integers(0, 4))]:
         things += draw(_node_with_trip(name, records))
@@ -98,6 +107,8 @@ def _pools(draw: st.DrawFn, name: str = "batch") -> Any:
             "flapBudget": {"loans": draw(st.integers(1, 3)), "windowSeconds": 600},
             "kubernetes": draw(_kubernetes_sides()),
             "windows": draw(st.lists(_windows(), max_size=2)) if draw(sometimes) else [],
+            "preemption": draw(st.sampled_from(["Never", "LowerPriority"])),
+            "evictionSeconds": draw(st.sampled_from([30, 100])),
         },
         recall={
             "automaticClass": draw(st.sampled_from(["graceful", "quick", "fast"])),
@@ -183,6 +194,7 @@ def _node_with_trip(draw: st.DrawFn, name: str, records: list[Any]) -> list[Any]
                 if turning
                 else None,
                 priority=draw(st.sampled_from([-100, -100, 0, 1000])),
+                taken_for=draw(st.none() | TAKERS),
                 deleted=NOW if draw(sometimes) else None,
                 jobs=draw(_touched()) if back else (),
             )
@@ -198,9 +210,23 @@ def _node_with_trip(draw: st.DrawFn, name: str, records: list[Any]) -> list[Any]
         fence = draw(st.sampled_from([*claimed, f"{name}-1", current]))
     if draw(sometimes):
         records.append(draw(_records(name, f"{name}-1")))
-    if draw(st.integers(0, 3)) == 0:
+    if draw(st.integers(0, 2)) == 0:
         owner, mine = draw(st.sampled_from(["web", "api", ""])), draw(st.sampled_from(["", "c1"]))
-        things.append(pod(f"p-{name}", on=name, gpus=draw(st.integers(0, 8)), owner=owner, claim=mine))
+        things.append(
+            pod(
+                f"p-{name}",
+                on=name,
+                gpus=draw(st.integers(0, 8)),
+                owner=owner,
+                owner_kind=draw(st.sampled_from(["ReplicaSet", "ReplicaSet", "ReplicaSet", "DaemonSet"])),
+                claim=mine,
+                labels={"app": owner},
+                priority=draw(st.sampled_from([-400, 0, 0, 1000, 2_000_000_000])),
+                annotations=draw(st.sampled_from([{}, {}, {}, {"karpenter.sh/do-not-disrupt": "true"}])),
+                deleting=draw(sometimes),
+                grace_seconds=draw(st.sampled_from([30, 60])),
+            )
+        )
     if draw(st.integers(0, 15)) != 0:
         things.append(
             node(
@@ -298,6 +324,10 @@ def _jobs(draw: st.DrawFn, job_id: int) -> Any:
         reason=draw(st.sampled_from(["", "Resources", "JobHeldUser"])),
         exclusive=draw(st.booleans()),
         time_limit_seconds=draw(st.sampled_from([None, 60, 2000])),
+        qos=draw(st.sampled_from(["normal", "urgent"])),
+        partitions=draw(st.sampled_from([("lent",), ("lent",), ("express",), ("lent", "express")])),
+        node_count=1 if on else draw(st.sampled_from([1, 1, 2])),
+        eligible_time=draw(st.sampled_from([None, ago(2), ago(500)])),
         array_tasks=1 if on else draw(st.sampled_from([1, 3])),
         end_time=ago(draw(SECONDS)) if draw(sometimes) else None,
     )
@@ -379,6 +409,7 @@ def _slurm(draw: st.DrawFn, parts: list[Any]) -> SlurmState:
         *parts,
         capabilities=draw(st.sampled_from([("requeue", "reservation"), ("requeue",), ()])),
         partitions=draw(st.sampled_from([("lent",), ("lent",), ("lent",), ("cpu",)])),
+        node_sets={"lent": "lent", "express": "lent"},
         observed=draw(st.sampled_from([NOW, NOW, NOW, NOW, ago(300), None])),
     )
     return replace(state, error="no route to host", reason="Unreachable") if draw(sometimes) else state

@@ -191,7 +191,8 @@ class BatchPoolSpec(Model):
     )
     slurm_cluster_name: str = Field(description="The SlurmCluster that borrows.", min_length=1, max_length=253)
     partition: str = Field(
-        description="The Slurm partition whose pending jobs are the demand.",
+        description="The Slurm partition whose pending jobs are the demand, together with those of the partitions "
+        "that the SlurmCluster's `priorities` name and that have the same NodeSets.",
         min_length=1,
         max_length=64,
         json_schema_extra=cel(("!self.matches('[ ,]')", "must be one partition; make a pool for each partition")),

@@ -178,6 +178,19 @@ class Lending(Model):
         ge=5,
         le=3600,
     )
+    preemption: Literal["Never", "LowerPriority"] = Field(
+        default="Never",
+        description="`LowerPriority`: pending jobs that the SlurmCluster's `priorities` name take nodes from pods of "
+        "strictly lower priority, by the Eviction API, where PodDisruptionBudgets and do-not-disrupt annotations "
+        "allow it. `Never`: nodes are lent only when no GPU pod is on them.",
+    )
+    eviction_seconds: int = Field(
+        default=300,
+        description="With `LowerPriority`, a node whose pods could not be evicted by then goes back. "
+        "Pods that may take longer to end are not evicted at all.",
+        ge=1,
+        le=86400,
+    )
     flap_budget: FlapBudget = Field(
         default=FlapBudget(), description="How often one node may change hands; beyond that it is left out for a while."
     )

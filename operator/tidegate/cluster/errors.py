@@ -4,6 +4,7 @@ KubeError
  ├─ NotFound       there is no such object
  ├─ AlreadyExists  an object of that name is there
  ├─ Conflict       the object is not as it was seen: look again
+ ├─ Protected      a disruption budget does not let the pod go now
  ├─ Forbidden      our account lacks a right
  ├─ Invalid        the server refuses the content
  └─ Unreachable    no answer: whether the request had an effect is not known
@@ -36,6 +37,10 @@ class AlreadyExists(KubeError):
 
 class Conflict(KubeError):
     """The object is not as it was seen (resourceVersion or UID): look at it again before acting."""
+
+
+class Protected(KubeError):
+    """The pod is not evicted now, because a disruption budget (or the server's load) does not allow it."""
 
 
 class Forbidden(KubeError):
@@ -72,6 +77,8 @@ def refused(
         return AlreadyExists(status, f"Cannot {verb} {thing}: it exists already.")
     if status == 409:
         return Conflict(status, f"Cannot {verb} {thing}: it changed since it was looked at ({words}).")
+    if status == 429 and subresource == "eviction":
+        return Protected(status, f"Cannot evict {thing} now: {words}.")
     if status == 403:
         resource = (
             f"{kind.plural}/{subresource}{kind.resource.removeprefix(kind.plural)}" if subresource else kind.resource

@@ -16,8 +16,19 @@ import pydantic
 from kubernetes.utils import parse_quantity
 
 from tidegate.api import Model
-from tidegate.api.names import FINGERPRINT, GROUP, LOAN_LABEL
-from tidegate.sharing.snapshot import Node, Owner, Part, Pod, PodsNearby, Requirement, Spread, Taint, Toleration
+from tidegate.api.names import FINGERPRINT, GROUP, LOAN_LABEL, SERVICE_LABEL
+from tidegate.sharing.snapshot import (
+    DisruptionBudget,
+    Node,
+    Owner,
+    Part,
+    Pod,
+    PodsNearby,
+    Requirement,
+    Spread,
+    Taint,
+    Toleration,
+)
 
 Json = Mapping[str, Any]
 Resource = TypeVar("Resource", bound=Model)
@@ -87,6 +98,7 @@ def pod(raw: Json) -> Pod | None:
         deleting="deletionTimestamp" in metadata,
         waiting_reason=_waiting_reason(status),
         scheduler_message=_cut(scheduled.get("message") or "") if scheduled.get("status") == "False" else "",
+        grace_seconds=30 if (grace := spec.get("terminationGracePeriodSeconds")) is None else grace,
         **(_topology(spec, metadata) if gpus else {}),
     )
 
@@ -124,6 +136,19 @@ def revision(raw: Json) -> str:
     """Changes when somebody changes the object, and where the object counts generations not with its status."""
     metadata = raw["metadata"]
     return str(metadata.get("generation") or metadata["resourceVersion"])
+
+
+def disruption_budget(raw: Json) -> DisruptionBudget:
+    """A PodDisruptionBudget. What its status says counts only for the spec that it speaks of."""
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    current = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
+    return DisruptionBudget(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        selector=_selector((raw.get("spec") or {}).get("selector")),
+        allowed=status.get("disruptionsAllowed", 0) if current else 0,
+        part=part(raw) if SERVICE_LABEL in (metadata.get("labels") or {}) else None,
+    )
 
 
 def resource(model: type[Resource], raw: Json) -> Resource:
@@ -269,6 +294,7 @@ def _pods_nearby(term: Json, metadata: Json) -> PodsNearby:
 
 
 def _selector(raw: Json | None) -> tuple[Requirement, ...] | None:
+    """A metav1.LabelSelector: an empty one selects everything, and none at all selects nothing."""
     if raw is None:
         return None
     labels = tuple((key, "In", (value,)) for key, value in (raw.get("matchLabels") or {}).items())

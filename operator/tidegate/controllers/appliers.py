@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from tidegate.cluster.errors import Conflict, KubeError, NotFound
+from tidegate.cluster.errors import Conflict, KubeError, NotFound, Protected
 from tidegate.controllers import metrics
 from tidegate.controllers import node_appliers as node
 from tidegate.controllers import record_appliers as record
 from tidegate.controllers import service_appliers as service
 from tidegate.controllers import slurm_appliers as slurm
+from tidegate.controllers.evict_pod import evict_pod
 from tidegate.controllers.hands import Hands, NotYet
 from tidegate.sharing import commands as c
 from tidegate.slurm.errors import SlurmError
@@ -26,6 +27,7 @@ APPLIERS: dict[type[c.Command], Applier] = {
     c.CreateLoan: record.create_loan,
     c.FenceNode: node.fence_node,
     c.ConfirmVacated: node.confirm_vacated,
+    c.EvictPod: evict_pod,
     c.CreateSlurmdPod: node.create_slurmd_pod,
     c.ResumeSlurmNode: slurm.resume_slurm_node,
     c.RecallLoan: record.recall_loan,
@@ -100,7 +102,7 @@ async def apply(command: c.Command, hands: Hands) -> bool:
     except (Conflict, NotFound) as error:
         result = "stale"
         log.info("%s for %s looks again: %s", name, command.key, error)
-    except NotYet as error:
+    except (NotYet, Protected) as error:
         result = "not_yet"
         log.info("%s for %s waits: %s", name, command.key, error)
     except (KubeError, SlurmError) as error:

@@ -44,6 +44,7 @@ LATE_SECONDS = Histogram(
     ["pool"], buckets=(0, *_SECONDS),
 )  # fmt: skip
 RECALLS = Counter("tidegate_recalls_total", "Loans that were turned around.", ["pool", "reason", "recall_class"])
+EVICTIONS = Counter("tidegate_evictions_total", "Pods that were evicted for more important Slurm jobs.", ["pool"])
 JOBS_REQUEUED = Counter("tidegate_requeued_jobs_total", "Jobs that recalls requeued.", ["pool"])
 JOBS_CANCELLED = Counter(
     "tidegate_cancelled_jobs_total", "Jobs that may not be requeued and that recalls cancelled.", ["pool"]

@@ -46,12 +46,11 @@ _VIEWS: Mapping[Kind, Callable[[Json], Any]] = {
     INFERENCE_SERVICES: lambda raw: views.resource(InferenceService, raw),
     DEPLOYMENTS: views.part,
     SERVICES: views.part,
-    DISRUPTION_BUDGETS: views.part,
+    DISRUPTION_BUDGETS: views.disruption_budget,
 }
 WATCHED: tuple[Kind, ...] = tuple(_VIEWS)
 """The kinds that decisions look at."""
-PARTS = (DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS)
-SELECTORS: Mapping[Kind, str] = dict.fromkeys(PARTS, SERVICE_LABEL)
+SELECTORS: Mapping[Kind, str] = dict.fromkeys((DEPLOYMENTS, SERVICES), SERVICE_LABEL)
 """Of a kind that everybody has many of, only objects with such labels are looked at."""
 
 _REMEMBERED_DEATHS = 10_000
@@ -133,6 +132,7 @@ class World:
             priority_classes={name: value for name, (value, _) in classes.items()},
             default_priority_class=next((name for name, (_, default) in classes.items() if default), ""),
             namespaces=self.all(NAMESPACES),
+            disruption_budgets=tuple(self.all(DISRUPTION_BUDGETS).values()),
             idle_since=idle_since,
             template_problems={name: words for name, pool in pools.items() if (words := template_problem(pool))},
             services=tuple(services.values()),
@@ -145,10 +145,12 @@ class World:
         )
 
     def _parts(self) -> dict[str, Part]:
+        budgets = {key: budget.part for key, budget in self.all(DISRUPTION_BUDGETS).items() if budget.part}
+        found = {DEPLOYMENTS: self.all(DEPLOYMENTS), SERVICES: self.all(SERVICES), DISRUPTION_BUDGETS: budgets}
         return {
             f"{kind.kind} {key}": replace(part, as_applied=self._applied.get(part.uid) == part.revision)
-            for kind in PARTS
-            for key, part in self.all(kind).items()
+            for kind, parts in found.items()
+            for key, part in parts.items()
         }
 
 

@@ -101,6 +101,20 @@ class ConfirmVacated(_OnLoan):
 
 
 @dataclass(frozen=True, slots=True)
+class EvictPod(_OnLoan):
+    """Evict a pod of others from a node that is taken for a job, by the Eviction API, which keeps their budgets.
+
+    Only if the loans of `gang` (names) are still all that the job has and each holds its fence; and if the API server
+    would let the `others`, too, go: nobody is evicted for a job that gets half of its nodes.
+    """
+
+    loan: NodeLoan
+    pod: Pod
+    gang: tuple[str, ...]
+    others: tuple[Pod, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CreateSlurmdPod(_OnLoan):
     """Run slurmd on the fenced node. It asks for what it offers to Slurm."""
 
@@ -414,6 +428,7 @@ Command = (
     CreateLoan
     | FenceNode
     | ConfirmVacated
+    | EvictPod
     | CreateSlurmdPod
     | ResumeSlurmNode
     | UnlabelNode

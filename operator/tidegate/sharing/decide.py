@@ -12,7 +12,7 @@ from tidegate.sharing.announcements import announce
 from tidegate.sharing.automatic import make_automatic
 from tidegate.sharing.budgets import in_window
 from tidegate.sharing.claims import let_go, tend, write_status
-from tidegate.sharing.commands import Advice, Command, ForgetLoan, GuardPool
+from tidegate.sharing.commands import Advice, Command, CreateLoan, ForgetLoan, GuardPool
 from tidegate.sharing.index import Index, created
 from tidegate.sharing.inference import tend_services
 from tidegate.sharing.lending import lend
@@ -21,6 +21,7 @@ from tidegate.sharing.recalls import recall_by_terms
 from tidegate.sharing.recommend import advise, has_begun, imagine, may_begin, recommends, words_for_claims
 from tidegate.sharing.snapshot import Snapshot
 from tidegate.sharing.standing import write_cluster_status, write_pool_status
+from tidegate.sharing.takings import take
 
 
 def decide(snapshot: Snapshot, now: datetime) -> list[Command]:
@@ -67,7 +68,10 @@ def _decide(
         turned |= {command.key for command in more}
         commands += more
         commands += _lend_guarded(pool, index, held)
-        commands += write_pool_status(pool, index, *advice.get(pool.metadata.name, ()))
+    takings = take(index, held, [command for command in commands if isinstance(command, CreateLoan)])
+    commands += takings.loans
+    for name, pool in index.pools.items():
+        commands += write_pool_status(pool, index, takings.said.get(name), *advice.get(name, ()))
     commands += tend_services(index)
     for loan in snapshot.loans:
         if loan.is_over:

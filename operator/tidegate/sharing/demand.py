@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from tidegate.api import BatchPool
+from tidegate.api import BatchPool, SlurmCluster
 from tidegate.sharing.reservations import Reserved
 from tidegate.sharing.snapshot import SlurmJob, SlurmNode, SlurmState
 
@@ -36,6 +36,7 @@ NOT_WAITING_FOR_NODES = frozenset(
 A requeued job waits with `BeginTime` for some seconds: that is a wait for a clock, and it counts once it is over.
 """
 
+_ANY_NUMBER = 1_000_000
 _LIMITS = ("Assoc", "QOS", "MaxJobs", "MaxCpu", "MaxMem")
 
 
@@ -62,11 +63,19 @@ class Room:
         return min((has // wants for has, wants in asked if wants), default=1)
 
 
-def waits_for_nodes(job: SlurmJob, pool: BatchPool) -> bool:
-    """Whether a pending job of the partition would start if there were nodes for it."""
+def more_partitions(pool: BatchPool, slurm: SlurmState, cluster: SlurmCluster | None) -> frozenset[str]:
+    """Partitions beside its own whose jobs are the pool's demand: those that the cluster's `priorities` name and that
+    have the same NodeSets, so that lent nodes are theirs, too."""
+    named = {entry.partition for entry in cluster.spec.priorities if entry.partition} if cluster else set()
+    sets = slurm.node_sets.get(pool.spec.partition, frozenset())
+    return frozenset(name for name in named if sets and sets <= slurm.node_sets.get(name, frozenset()))
+
+
+def waits_for_nodes(job: SlurmJob, pool: BatchPool, also: frozenset[str] = frozenset()) -> bool:
+    """Whether a pending job of the pool's partition, or of one of `also`, would start if there were nodes for it."""
     return (
         job.is_pending
-        and pool.spec.partition in job.partitions
+        and (pool.spec.partition in job.partitions or not also.isdisjoint(job.partitions))
         and job.reason not in NOT_WAITING_FOR_NODES
         and not job.reason.startswith(_LIMITS)
         and not job.required_nodes
@@ -117,9 +126,10 @@ def _one(tokens: list[str], features: frozenset[str]) -> bool:
     return result
 
 
-def waiting_jobs(pool: BatchPool, slurm: SlurmState) -> list[SlurmJob]:
-    """Jobs that nodes would help, in the order in which Slurm starts them: by priority, then by id."""
-    found = [job for job in slurm.jobs.values() if waits_for_nodes(job, pool)]
+def waiting_jobs(pool: BatchPool, slurm: SlurmState, also: frozenset[str] = frozenset()) -> list[SlurmJob]:
+    """Jobs of the pool's partition and of those of `also` that nodes would help, in the order in which Slurm starts
+    them: by priority, then by id."""
+    found = [job for job in slurm.jobs.values() if waits_for_nodes(job, pool, also)]
     return sorted(found, key=lambda job: (-job.priority, job.job_id))
 
 
@@ -158,6 +168,33 @@ def _left_by(reserved: Reserved | None, job: SlurmJob, most: int) -> tuple[int, 
     return min(most, reserved.leaves(job)), closed
 
 
+def nodes_lacking(
+    jobs: Iterable[SlurmJob],
+    pool: BatchPool,
+    nodes: Iterable[SlurmNode],
+    coming: int,
+    sample: Room,
+    reserved: Reserved,
+) -> dict[int, int]:
+    """How many nodes each of the jobs lacks beside free and `coming` ones, by id, the first of the jobs laid first.
+
+    Of an array one task counts. A job that fits no node of the pool is not in the answer.
+    """
+    rooms = Rooms([_room(node) for node in nodes if _takes_jobs(node, pool)], coming, sample)
+    lacking: dict[int, int] = {}
+    for job in jobs:
+        before = rooms.new
+        if rooms.lay(job, 1, _ANY_NUMBER, _left_by(reserved, job, _ANY_NUMBER)[1]):
+            lacking[job.job_id] = rooms.new - before
+    return lacking
+
+
+def nodes_of(job: SlurmJob, sample: Room) -> int:
+    """How many nodes the job (or one task of an array) runs on."""
+    spread = -(-job.gpus // sample.gpus) if job.may_spread and sample.gpus else 0
+    return max(job.node_count, spread, 1)
+
+
 class Rooms:
     """What nodes still offer, while one job after the other is laid onto them.
 
@@ -179,9 +216,7 @@ class Rooms:
 
         At most `limit` rooms may be new, and the rooms of `closed` nodes are left out.
         """
-        nodes = max(job.node_count, 1)
-        if job.may_spread and self._sample.gpus:
-            nodes = max(nodes, -(-job.gpus // self._sample.gpus))
+        nodes = nodes_of(job, self._sample)
         gpus, cpus, memory_mib = -(-job.gpus // nodes), -(-job.cpus // nodes), job.memory_mib_per_node
         too_much = self._too_much.setdefault((nodes, gpus, job.exclusive, limit, closed), [])
         if any(cpus >= least and memory_mib >= little for least, little in too_much):

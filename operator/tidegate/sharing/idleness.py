@@ -82,14 +82,20 @@ def _repels(taint: Taint, tolerations: tuple[Toleration, ...]) -> bool:
 
 def held_by(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
     """Which pod, loan or claim has the node now."""
+    if blocker := _spoken_for(node, index):
+        return blocker
+    pods = [p for p in index.pods_by_node.get(node.name, ()) if p.loan is not None or wants_gpu(p, pool)]
+    if pods:
+        return Blocker("InUse", f"pod {pods[0].key} holds GPUs of node {node.name}")
+    return None
+
+
+def _spoken_for(node: Node, index: Index) -> Blocker | None:
     if loan := index.active_loans.get(node.name):
         return Blocker("OnLoan", f"node {node.name} is on loan {loan.metadata.name}")
     if node.fence is not None:
         holder = f"claim {claim_of_fence(node.fence)}" if claim_of_fence(node.fence) else f"loan {node.fence}"
         return Blocker("Fenced", f"node {node.name} is held for {holder}")
-    pods = [p for p in index.pods_by_node.get(node.name, ()) if p.loan is not None or wants_gpu(p, pool)]
-    if pods:
-        return Blocker("InUse", f"pod {pods[0].key} holds GPUs of node {node.name}")
     return None
 
 
@@ -124,6 +130,18 @@ def lasting_blocker(node: Node, pool: BatchPool, index: Index, slurm: SlurmState
         set_aside(node, pool)
         or _protected(node)
         or _promised_or_quarantined(node, pool, index)
+        or _taken_in_slurm(node, slurm)
+    )
+
+
+def blocker_beside_pods(node: Node, pool: BatchPool, index: Index, slurm: SlurmState) -> Blocker | None:
+    """The first reason why the node may not be lent that has nothing to do with pods of others."""
+    return (
+        set_aside(node, pool)
+        or _protected(node)
+        or _spoken_for(node, index)
+        or _named_like_another(node, pool, index)
+        or _flapping(node, pool, index)
         or _taken_in_slurm(node, slurm)
     )
 

@@ -261,6 +261,16 @@ class Index:
         return {claim.metadata.uid: claim for claim in self.snapshot.claims}
 
     @cached_property
+    def loans_by_taker(self) -> dict[tuple[str, int], list[NodeLoan]]:
+        """Loans of nodes that were taken for a job, over or not, by SlurmCluster and job id."""
+        found: dict[tuple[str, int], list[NodeLoan]] = defaultdict(list)
+        for loan in sorted(self.snapshot.loans, key=lambda one: (created(one), one.metadata.name)):
+            pool = self.pools.get(loan.spec.pool_name)
+            if pool and loan.spec.taken_for:
+                found[pool.spec.slurm_cluster_name, loan.spec.taken_for.job_id].append(loan)
+        return found
+
+    @cached_property
     def live_claims(self) -> dict[str, CapacityClaim]:
         """Claims that are not over, by UID."""
         return {c.metadata.uid: c for c in self.snapshot.claims if not c.is_over and not self.is_expired(c)}

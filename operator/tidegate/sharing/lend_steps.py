@@ -8,6 +8,7 @@ from tidegate.sharing.commands import ConfirmVacated, CreateSlurmdPod, DeleteSlu
 from tidegate.sharing.idleness import set_aside
 from tidegate.sharing.index import Index, extra_of, is_drained_by_others, joins
 from tidegate.sharing.loan_step import Step, deadline_after, said, turned_back, waiting
+from tidegate.sharing.make_way import clear, still_needed
 from tidegate.sharing.snapshot import Node, Pod, SlurmState
 
 FENCE_SECONDS = 30
@@ -34,7 +35,7 @@ def go_out(loan: NodeLoan, index: Index) -> Step:
         return turned_back(loan, aside.reason, aside.message, pool)
     if node.fence not in (None, loan.metadata.name):
         return turned_back(loan, "NodeTaken", f"node {node.name} is held by {node.fence}", pool)
-    for do in (_fence, _vacate, _join, _stay):
+    for do in (still_needed, _fence, _vacate, _join, _stay):
         step = do(loan, node, pool, index)
         if step is not None:
             return step
@@ -72,13 +73,16 @@ def _fence(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | 
 def _vacate(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | None:
     if loan.status.is_true("Vacated"):
         return None
-    due = deadline_after(loan, loan.status, index, "Fenced", VACATE_SECONDS)
+    seconds = VACATE_SECONDS
+    if loan.spec.taken_for:
+        if step := clear(loan, node, pool, index):
+            return step
+        seconds += 2 * index.terms(pool).eviction_seconds
+    due = deadline_after(loan, loan.status, index, "Fenced", seconds)
     if pods := index.foreign_gpu_pods(node.name, pool):
         return turned_back(loan, "NotVacant", f"pod {pods[0].key} was bound to node {node.name} before the fence", pool)
     if index.now >= due:
-        return turned_back(
-            loan, "VacateOverdue", f"node {node.name} could not be shown empty within {VACATE_SECONDS} s", pool
-        )
+        return turned_back(loan, "VacateOverdue", f"node {node.name} could not be shown empty within {seconds} s", pool)
     return Step(
         waiting(loan.status, "asking whether GPU pods are on the node", due), after=[ConfirmVacated(loan, pool)]
     )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tidegate.api import BatchPool, NodeLoan, NodeLoanSpec
+from tidegate.api import BatchPool, NodeLoan, NodeLoanSpec, TakenFor
 from tidegate.api.names import loan_name, slurm_node_name
 from tidegate.sharing.budgets import failed_loans
 from tidegate.sharing.commands import Command, CreateLoan
-from tidegate.sharing.demand import Room, nodes_wanted, waiting_jobs
+from tidegate.sharing.demand import Room, more_partitions, nodes_wanted, waiting_jobs
 from tidegate.sharing.idleness import Blocker, free_nodes, held_by, lasting_blocker, lend_blocker
 from tidegate.sharing.index import Index, gpu_resource, gpus_of
 from tidegate.sharing.reservations import reserved, words_of_kept
 from tidegate.sharing.sides import sides
-from tidegate.sharing.snapshot import Node, SlurmJob, SlurmState
+from tidegate.sharing.snapshot import Node, SlurmJob, SlurmNode, SlurmState
 
 
 def sample_room(pool: BatchPool, index: Index) -> Room | None:
@@ -76,19 +76,31 @@ def wanted(pool: BatchPool, slurm: SlurmState, index: Index, most: int, but_for:
     if sample is None:
         return 0
     loans = index.loans_of(pool.metadata.name)
-    joining = sum(not loan.is_wanted_back and not loan.status.is_true("Lent") for loan in loans)
-    gone = {loan.spec.slurm_node_name for loan in (*but_for, *(one for one in loans if one.is_wanted_back))}
-    staying = [node for name, node in slurm.nodes.items() if name not in gone]
+    staying, joining = as_it_stays(pool, slurm, index, but_for)
     coming_home = [*but_for, *(one for one in loans if one.is_wanted_back and not index.is_promised(one))]
     home = max(len(free_nodes(pool, index)) + len(coming_home), most)
     kept = reserved(pool.metadata.name, slurm, home, index)
-    jobs = index.once(_waiting_jobs, pool.metadata.name)
+    jobs = index.once(jobs_that_wait, pool.metadata.name)
     return nodes_wanted(jobs, pool, staying, joining, sample, most, kept)
 
 
-def _waiting_jobs(pool_name: str, index: Index) -> list[SlurmJob]:
-    slurm = index.slurm_of(pool_name)
-    return waiting_jobs(index.pools[pool_name], slurm) if slurm else []
+def as_it_stays(
+    pool: BatchPool, slurm: SlurmState, index: Index, but_for: Sequence[NodeLoan] = ()
+) -> tuple[list[SlurmNode], int]:
+    """Slurm's nodes without those of loans on their way back and of `but_for`, and how many are joining."""
+    loans = index.loans_of(pool.metadata.name)
+    joining = sum(not loan.is_wanted_back and not loan.status.is_true("Lent") for loan in loans)
+    gone = {loan.spec.slurm_node_name for loan in (*but_for, *(one for one in loans if one.is_wanted_back))}
+    return [node for name, node in sorted(slurm.nodes.items()) if name not in gone], joining
+
+
+def jobs_that_wait(pool_name: str, index: Index) -> list[SlurmJob]:
+    """Pending jobs that are the pool's demand, in Slurm's order; none while Slurm cannot be seen."""
+    pool, slurm = index.pools[pool_name], index.slurm_of(pool_name)
+    if slurm is None:
+        return []
+    cluster = index.snapshot.clusters.get(pool.spec.slurm_cluster_name)
+    return waiting_jobs(pool, slurm, more_partitions(pool, slurm, cluster))
 
 
 def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
@@ -158,8 +170,8 @@ def allowed(
     return limits
 
 
-def new_loan(node: Node, pool: BatchPool, index: Index) -> CreateLoan:
-    """The loan that a free node would go out on."""
+def new_loan(node: Node, pool: BatchPool, index: Index, taken_for: TakenFor | None = None) -> CreateLoan:
+    """The loan that the node would go out on."""
     numbers = [_number(loan.metadata.name) for loan in index.loans_by_node.get(node.name, ())]
     spec = NodeLoanSpec(
         pool_name=pool.metadata.name,
@@ -168,6 +180,7 @@ def new_loan(node: Node, pool: BatchPool, index: Index) -> CreateLoan:
         gpu_resource_name=gpu_resource(node, pool) or "",
         gpus=gpus_of(node, pool),
         priority=pool.spec.priority,
+        taken_for=taken_for,
     )
     return CreateLoan(loan_name(node.name, 1 + max(numbers, default=0)), spec)
 

@@ -31,6 +31,17 @@ def of_loan(loan: NodeLoan, index: Index) -> int:
     return known[loan.metadata.name]
 
 
+def serves_urgent_job(loan: NodeLoan, index: Index) -> bool:
+    """Whether a job that may take nodes runs on the loan's node, or waits for it."""
+    pool = index.pools.get(loan.spec.pool_name)
+    if pool is None or index.terms(pool).preemption == "Never":
+        return False
+    slurm, cluster = index.slurm_of(loan.spec.pool_name), index.snapshot.clusters.get(pool.spec.slurm_cluster_name)
+    if loan.spec.taken_for and (not loan.status.is_true("Lent") or slurm is None or _may_wait(loan, slurm)):
+        return True
+    return cluster is not None and any(of_job(job, cluster) is not None for job in index.jobs_on(loan))
+
+
 def _of_loan(loan: NodeLoan, index: Index) -> int:
     pool = index.pools.get(loan.spec.pool_name)
     cluster = index.snapshot.clusters.get(pool.spec.slurm_cluster_name) if pool else None

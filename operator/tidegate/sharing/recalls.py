@@ -9,6 +9,7 @@ from tidegate.sharing.commands import Command, RecallLoan
 from tidegate.sharing.idleness import free_nodes
 from tidegate.sharing.index import Index
 from tidegate.sharing.lending import obtainable, wanted
+from tidegate.sharing.priorities import serves_urgent_job
 from tidegate.sharing.protection import shields
 from tidegate.sharing.sides import sides
 from tidegate.sharing.victims import cheapest
@@ -46,7 +47,8 @@ def recall_by_terms(pool: BatchPool, index: Index) -> list[Command]:
 def _may_be_taken(loan: NodeLoan, pool: BatchPool, index: Index) -> bool:
     """Whether nothing is known to protect the loan; of a Slurm that cannot be seen nothing is known."""
     is_seen = index.slurm_of(pool.metadata.name) is not None or not loan.status.is_true("Vacated")
-    return is_seen and not shields(loan, index)
+    # A job that may take nodes would take another one in the place of its own, and so on for ever.
+    return is_seen and not shields(loan, index) and not serves_urgent_job(loan, index)
 
 
 def _turn(loan: NodeLoan, reason: str, message: str, pool: BatchPool) -> RecallLoan:

@@ -135,6 +135,8 @@ class Pod:
     """Required pod affinity."""
     apart: tuple[PodsNearby, ...] = ()
     """Required pod anti-affinity."""
+    grace_seconds: int = 30
+    """How long it may take to end."""
 
     @property
     def key(self) -> str:
@@ -220,6 +222,8 @@ class SlurmJob:
     """How often it was requeued, by whomever."""
     time_limit_seconds: int | None = None
     """How long a run may take; None without a limit."""
+    eligible_time: datetime | None = None
+    """Since when it may start, as far as its own wishes go."""
     start_time: datetime | None = None
     end_time: datetime | None = None
     """When its time limit ends."""
@@ -260,6 +264,8 @@ class SlurmState:
     data_parser: str = ""
     capabilities: frozenset[str] = frozenset()
     partitions: frozenset[str] = frozenset()
+    node_sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The NodeSets of each partition that has any."""
     nodes: Mapping[str, SlurmNode] = field(default_factory=dict)
     jobs: Mapping[int, SlurmJob] = field(default_factory=dict)
     reservations: Mapping[str, SlurmReservation] = field(default_factory=dict)
@@ -291,6 +297,25 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class DisruptionBudget:
+    """A PodDisruptionBudget: how many of the pods that it selects may be evicted now."""
+
+    namespace: str
+    name: str
+    selector: tuple[Requirement, ...] | None
+    """What its pods' labels must all satisfy; None selects nothing."""
+    allowed: int
+    """0 while its status does not speak of its present spec."""
+    part: Part | None = None
+    """What it is of an InferenceService, where it was made for one."""
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """The API server did not take what was made of an InferenceService."""
 
@@ -318,6 +343,7 @@ class Snapshot:
     """The labels of each namespace."""
     owners: Mapping[str, tuple[Owner, ...]] = field(default_factory=dict)
     """By the UID of a pod's controller those above it, the nearest first; one that is not here was not read."""
+    disruption_budgets: tuple[DisruptionBudget, ...] = ()
     idle_since: Mapping[str, datetime] = field(default_factory=dict)
     """Nodes without a GPU pod of others, and since when that was seen."""
     waiting_since: Mapping[str, datetime] = field(default_factory=dict)

@@ -18,15 +18,26 @@ from tidegate.api import (
 from tidegate.api.names import claim_of_fence
 from tidegate.sharing.budgets import counted_loans, quarantined_until
 from tidegate.sharing.commands import Advice, Command, WriteClusterStatus, WritePoolStatus
+from tidegate.sharing.idleness import Blocker
 from tidegate.sharing.index import Index
 from tidegate.sharing.lending import demand, startable
 from tidegate.sharing.windows import unreadable
 
+URGENT = "UrgentServed"
+"""Condition of a pool with `lending.preemption`: whether no job that may take nodes lacks any."""
+
 
 def write_pool_status(
-    pool: BatchPool, index: Index, recommended: Recommended | None = None, advice: tuple[Advice, ...] = ()
+    pool: BatchPool,
+    index: Index,
+    urgent: Blocker | None = None,
+    recommended: Recommended | None = None,
+    advice: tuple[Advice, ...] = (),
 ) -> list[Command]:
-    """Nodes by owner, demand, and whether the pool can work, said in one sentence; what it would do if it only says."""
+    """Nodes by owner, demand, and whether the pool can work, said in one sentence; what it would do if it only says.
+
+    `urgent` tells of the most important job that may take nodes and lacks some.
+    """
     slurm = index.slurm_of(pool.metadata.name)
     ready, reason, message = _pool_ready(pool, index)
     generation = pool.metadata.generation or None
@@ -56,6 +67,12 @@ def write_pool_status(
         words = f"{'; '.join(wrong)}: until then the window does not open" if wrong else ""
         reason = "WindowUnreadable" if wrong else "Readable"
         status = status.with_condition(index.now, "WindowsReadable", not wrong, reason, words, generation)
+    if index.terms(pool).preemption == "Never" or pool.spec.mode == "Recommend":
+        kept = tuple(one for one in status.conditions if one.type != URGENT)
+        status = status.model_copy(update={"conditions": kept})
+    elif slurm:
+        said = urgent or Blocker("NoneWaits", "no job that may take nodes lacks any")
+        status = status.with_condition(index.now, URGENT, urgent is None, said.reason, said.message, generation)
     return [WritePoolStatus(pool, status, advice)] if status != pool.status else []
 
 

@@ -125,6 +125,7 @@ class SlurmRestClient:
             data_parser=common.newest,
             capabilities=common.capabilities,
             partitions=frozenset(record.name for record in partitions.partitions or ()),
+            node_sets={r.name: frozenset(r.node_sets.split(",")) for r in partitions.partitions or () if r.node_sets},
             nodes=nodes,
             jobs=dict(self._book.jobs),
             reservations=reservations,

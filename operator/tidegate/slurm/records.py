@@ -142,6 +142,7 @@ class JobRecord(msgspec.Struct):
     priority: Number = UNSET
     qos: str | None = ""
     restart_cnt: int = 0
+    eligible_time: Number = UNSET
     start_time: Number = UNSET
     end_time: Number = UNSET
     time_limit: Number = UNSET
@@ -155,9 +156,10 @@ class JobStateRecord(msgspec.Struct):
 
 
 class PartitionRecord(msgspec.Struct):
-    """A partition; only its name is needed."""
+    """The part of a partition that decisions need."""
 
     name: str
+    node_sets: str | None = ""
 
 
 class KillStatus(msgspec.Struct):
@@ -263,6 +265,7 @@ def parse_job(record: JobRecord, tasks: int = 1) -> SlurmJob:
         qos=record.qos or "",
         restarts=record.restart_cnt,
         time_limit_seconds=_time_limit_seconds(record),
+        eligible_time=_moment(record.eligible_time),
         start_time=None if pending else _moment(record.start_time),
         end_time=_moment(record.end_time) if not pending and _time_limit_seconds(record) is not None else None,
     )
