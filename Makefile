@@ -10,7 +10,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-ver
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lock lint crds test test-fast fuzz test-lab scenarios lab-up lab-down demo demo-loop bench
+.PHONY: help venv lock lint crds test test-fast fuzz test-lab scenarios lab-up lab-down demo demo-loop demo-burst bench
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -63,6 +63,9 @@ lab-down: $(READY) ## take the lab away, and what it changed on this machine
 
 demo: $(READY) ## show a node lent to Slurm and taken back by a more important pod
 	$(BIN)/python -m e2e.demo
+
+demo-burst: $(READY) ## show a model server grow onto Slurm's nodes under load and shrink again, and no request fail
+	$(BIN)/python -m e2e.scenarios.burst
 
 demo-loop: $(READY) ## show the preemption loop of a plain Deployment of slurmd, and the same load with Tidegate
 	$(BIN)/python -m e2e.scenarios.preemption_loop

@@ -71,6 +71,10 @@ class Kube:
                 return None
             raise
 
+    def text(self, path: str) -> str:
+        """What is at a path of the API server, such as the proxy of a pod, as text."""
+        return self._bytes("GET", path).decode()
+
     def create(self, plural: str, body: Json, namespace: str = "") -> Json:
         """Make an object."""
         return self._ask("POST", _path(plural, namespace), body=body)
@@ -113,15 +117,18 @@ class Kube:
         self._api.rest_client.pool_manager.clear()
 
     def _ask(self, method: str, path: str, query: dict[str, str] | None = None, body: Any = None) -> Json:
+        answer: Json = json.loads(self._bytes(method, path, query, body))
+        return answer
+
+    def _bytes(self, method: str, path: str, query: dict[str, str] | None = None, body: Any = None) -> bytes:
         try:
             response = self._send(method, path, query, body)
-            data = response.read()
+            data: bytes = response.read()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Refused(0, str(error)) from error
         if response.status >= 300:
             raise Refused(response.status, data.decode(errors="replace")[:500])
-        answer: Json = json.loads(data)
-        return answer
+        return data
 
     def _lines(self, path: str, query: dict[str, str]) -> Iterator[bytes]:
         try:
@@ -133,11 +140,11 @@ class Kube:
             raise Refused(0, str(error)) from error
 
     def _send(self, method: str, path: str, query: dict[str, str] | None = None, body: Any = None) -> Any:
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json, text/plain"}
         if method == "PATCH":
             headers["Content-Type"] = "application/merge-patch+json"
         request = self._api.param_serialize(
-            method, path, query_params=query or {}, header_params=headers, body=body, auth_settings=["BearerToken"]
+            method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
         return self._api.call_api(*request, _request_timeout=10)
 

@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 
 from rich.text import Text
 
+from e2e.demo.panels import HEIGHT, Panel, draw
 from e2e.witness import Span
 
 COLOURS = {"Kubernetes": "#326ce5", "claim": "#8fb4f7", "Slurm": "#2e8b57", "none": "#c9ced6"}
@@ -24,8 +25,13 @@ LETTER = 7.5
 """About how wide a letter is."""
 
 
-def svg(nodes: Mapping[str, Sequence[Span]], marks: Sequence[tuple[datetime, str]], title: str) -> str:
-    """An SVG document. `marks` are moments with a few words each, in order."""
+def svg(
+    nodes: Mapping[str, Sequence[Span]],
+    marks: Sequence[tuple[datetime, str]],
+    title: str,
+    panels: Sequence[Panel] = (),
+) -> str:
+    """An SVG document. `marks` are moments with a few words each, in order; `panels` are drawn below the nodes."""
     start = min(spans[0].start for spans in nodes.values())
     end = max(spans[-1].end for spans in nodes.values())
     total = max((end - start).total_seconds(), 1.0)
@@ -35,7 +41,8 @@ def svg(nodes: Mapping[str, Sequence[Span]], marks: Sequence[tuple[datetime, str
         return round(LEFT + min(max(share, 0), 1) * (WIDTH - LEFT - RIGHT), 1)
 
     top = 78 + MARK_ROW * len(marks)
-    bottom = top + ROW * len(nodes)
+    bars_end = top + ROW * len(nodes)
+    bottom = bars_end + HEIGHT * len(panels)
     height = bottom + 70
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
@@ -62,6 +69,7 @@ def svg(nodes: Mapping[str, Sequence[Span]], marks: Sequence[tuple[datetime, str
                 f'<rect x="{x(span.start)}" y="{y}" width="{wide:.1f}" height="{BAR}" fill="{COLOURS[span.owner]}">'
                 f"<title>{escape(tip)}</title></rect>"
             )
+    parts += draw(panels, x, bars_end, LEFT, WIDTH - RIGHT)
     parts += _axis(total, bottom)
     return "\n".join([*parts, "</svg>", ""])
 

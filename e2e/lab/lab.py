@@ -147,6 +147,13 @@ class Lab(SlurmSite):
             with progress.step("operator image onto the workers"):
                 self.cluster.load_image(OPERATOR_IMAGE)
 
+    def load_model_server(self) -> str:
+        """Builds the image of a real model server once, which takes ten minutes, and brings it onto the workers."""
+        tag = self.images.build("llama", "trixie")
+        with Progress().step("model server onto the workers"):
+            self.cluster.load_image(tag)
+        return tag
+
     def tool(self, name: str) -> Path:
         """The path of kind, kubectl, helm or kwok, as the lab uses them."""
         return tool(name)

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from hypothesis import strategies as st
+
 from tests.sharing.build import GPU, ago, claim, pod
 from tidegate.api import CapacityClaim, InferenceService, Metadata, OwnerReference
 from tidegate.api.names import API_VERSION, CLAIM_LABEL, SERVICE_LABEL
@@ -75,3 +77,27 @@ def warm_claim(of: str = "chat", nodes: int = 1, **more: Any) -> CapacityClaim:
         api_version=API_VERSION, kind="InferenceService", name=of, uid=f"uid-{of}", controller=True
     )
     return bare.model_copy(update={"metadata": bare.metadata.model_copy(update={"owner_references": (reference,)})})
+
+
+@st.composite
+def served(draw: st.DrawFn) -> tuple[list[Any], dict[str, Part]]:
+    """A service with some of what it is made of, at any point of its way; replicas and the warm claim included."""
+    bounds = draw(st.sampled_from([(0, 1), (1, 1), (1, 3)]))
+    one = service(
+        replicas=draw(st.integers(0, 4)),
+        minReplicas=bounds[0],
+        maxReplicas=bounds[1],
+        warmReplicas=draw(st.sampled_from([0, 0, 1, 2])),
+        poolName="batch",
+        gpusPerReplica=draw(st.sampled_from([1, 8])),
+        deleted=draw(st.sampled_from([None, None, None, ago(1)])),
+    )
+    parts = made(one, draw(st.integers(0, 3)), ready=draw(st.integers(0, 3)), existing=draw(st.integers(0, 3)))
+    kept = {key: part for key, part in parts.items() if draw(st.integers(0, 3))}
+    things: list[Any] = [one]
+    for number in range(draw(st.integers(0, 2))):
+        on = draw(st.sampled_from(["", "", "gpu-1", "gpu-2"]))
+        things.append(replica(f"chat-{number}", on=on, warm=one.spec.warm_replicas > 0, deleting=draw(st.booleans())))
+    if draw(st.booleans()):
+        things.append(warm_claim(nodes=draw(st.integers(1, 3))))
+    return things, kept

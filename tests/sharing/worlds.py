@@ -32,9 +32,10 @@ from tests.sharing.build import (
     slurmd,
     snapshot,
 )
+from tests.sharing.services import served
 from tidegate.api import CapacityClaimStatus, Condition, Recommended, RecommendedNode, TakenFor, TouchedJob
 from tidegate.api.names import AUTOMATIC_LABEL, claim_fence
-from tidegate.sharing.snapshot import Owner, PodsNearby, SlurmReservation, SlurmState, Snapshot, Spread, Taint
+from tidegate.sharing.snapshot import Owner, Part, PodsNearby, SlurmReservation, SlurmState, Snapshot, Spread, Taint
 
 NODE_NAMES = ("gpu-1", "gpu-2", "gpu-3", "gpu-4")
 CLAIM_NAMES = ("c1", "c2", "auto-web", "auto-api")
@@ -79,6 +80,10 @@ def worlds(draw: st.DrawFn) -> Snapshot:
     for name in CLAIM_NAMES:
         if draw(st.integers(0, 2)) == 0:
             things.append(draw(_claims(name)))
+    parts: dict[str, Part] = {}
+    if draw(sometimes):
+        more, parts = draw(served())
+        things += more
     records += [draw(_jobs(number + 1)) for number in range(draw(st.integers(0, 4)))]
     if draw(sometimes):
         records.append(draw(_reservations()))
@@ -88,7 +93,9 @@ def worlds(draw: st.DrawFn) -> Snapshot:
     owners = {"uid-web": draw(st.sampled_from([(), (), (SITE,)])), "uid-api": draw(st.sampled_from([(), (SITE,)]))}
     said = draw(st.sampled_from([{}, {}, {AUTOMATIC_LABEL: "false"}]))
     waiting = {f"uid-w{number}": ago(draw(st.sampled_from([0, 0.1, 1, 60]))) for number in range(4)}
-    return snapshot(*things, idle_since=idle, owners=owners, namespaces={"team": said}, waiting_since=waiting)
+    return snapshot(
+        *things, idle_since=idle, owners=owners, namespaces={"team": said}, waiting_since=waiting, parts=parts
+    )
 
 
 @st.composite
