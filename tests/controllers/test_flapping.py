@@ -113,7 +113,7 @@ def test_a_gang_whose_victims_leave_one_by_one_keeps_what_it_has(minutes: Minute
     assert minutes.requeues == 0
 
 
-@pytest.mark.parametrize(("period", "gang"), [(1, False), (3, True), (3, False), (8, True)])
+@pytest.mark.parametrize(("period", "gang"), [(1, False), (3, True), (8, False)])
 def test_a_claim_that_is_deleted_and_made_again_for_ever_disturbs_each_job_once(
     minutes: Minutes, period: int, gang: bool
 ) -> None:
@@ -183,6 +183,44 @@ def test_victims_that_come_back_each_time_are_bounded_by_the_budget(minutes: Min
     minutes.release(*NODES)
     minutes.pass_by(3 * IDLE_TURNS)
     assert minutes.lent == list(NODES)
+
+
+@pytest.fixture
+def both_ways(minutes: Minutes) -> Minutes:
+    """A service has taken all nodes from jobs, and urgent jobs may take them from it."""
+    site = minutes.site
+    site.run(site.kube.patch(BATCH_POOLS, "batch", {"spec": {"lending": {"preemption": "LowerPriority"}}}))
+    for number in range(3):
+        site.gpu_pod(f"web-{number}", "web")
+    minutes.pass_by(IDLE_TURNS)
+    assert (minutes.trips, minutes.requeues, minutes.lent) == ((1, 1, 1), 3, [])
+    return minutes
+
+
+def test_pods_that_their_controller_makes_again_do_not_take_their_node_back(both_ways: Minutes) -> None:
+    site = both_ways.site
+    job = site.slurm.submit(partition="urgent", priority=9, gpus_per_node=2, duration_seconds=9999)
+    both_ways.pass_by(TURNS)
+    assert site.slurm.jobs[job].state == "RUNNING"
+    assert len(site.kube.evicted) == 1
+    assert sorted(both_ways.trips) == [1, 1, 2]
+    assert both_ways.requeues == 3
+    assert sum(not pod.node for pod in site.pods() if pod.namespace == USERS) == 1
+
+
+def test_urgent_jobs_that_come_and_go_for_ever_take_a_node_no_more_often_than_its_budget(both_ways: Minutes) -> None:
+    site = both_ways.site
+
+    def come(turn: int) -> None:
+        if turn % IDLE_TURNS == 0:
+            site.slurm.submit(partition="urgent", priority=9, gpus_per_node=2, duration_seconds=5)
+
+    both_ways.pass_by(TURNS, come)
+    assert both_ways.trips == (BUDGET, BUDGET, BUDGET)
+    assert len(site.kube.evicted) == 3 * (BUDGET - 1)
+    # A job that was requeued three times keeps the node that it has got by then.
+    assert sorted([*both_ways.quarantined, *both_ways.lent]) == list(NODES)
+    assert site.wrongs == []
 
 
 def test_a_node_that_fails_each_time_it_is_lent_is_left_alone_and_the_others_work(

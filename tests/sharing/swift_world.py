@@ -57,6 +57,8 @@ class Job:
     job_id: int
     nodes: int
     qos: str
+    rank: int = 0
+    """Slurm's own priority, which need not agree with what the job is worth."""
     on: tuple[str, ...] = ()
 
     @property
@@ -228,7 +230,7 @@ class SwiftWorld:
         return name in self.loans or name in self.held or any(one.on == name for one in self.replicas)
 
     def _slurm_starts_jobs(self) -> None:
-        for one in sorted(self.jobs, key=lambda job: (-job.priority, job.job_id)):
+        for one in sorted(self.jobs, key=lambda job: (-job.rank, job.job_id)):
             idle = [name for name in sorted(self.loans) if not any(name in other.on for other in self.jobs)]
             if not one.on and len(idle) >= one.nodes:
                 one.on = tuple(idle[: one.nodes])
@@ -279,8 +281,5 @@ class SwiftWorld:
             yield record
 
     def _job(self, one: Job) -> Any:
-        worth = max(one.priority, 0)
-        return replace(
-            job(one.job_id, on=one.on, node_count=one.nodes, gpus=8 * one.nodes, started=self.now, qos=one.qos),
-            priority=worth,
-        )
+        seen = job(one.job_id, on=one.on, node_count=one.nodes, gpus=8 * one.nodes, started=self.now, qos=one.qos)
+        return replace(seen, priority=one.rank)
