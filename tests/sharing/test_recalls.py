@@ -57,7 +57,7 @@ def test_a_claim_recalls_what_it_lacks_and_says_for_whom() -> None:
     assert command.loan.spec.node_name == "gpu-1"
     assert command.back.to_json() == {
         "reason": "Claimed",
-        "message": "claim team/c1 needs the node",
+        "message": "claim team/c1 needs the node; its recall ends 1 job, and loses at most 4008 GPU-seconds",
         "recallClass": "fast",
         "claim": {"namespace": "team", "name": "c1", "uid": "uid-c1"},
     }

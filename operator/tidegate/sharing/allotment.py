@@ -7,8 +7,10 @@ halves of the same nodes; what a gang waits for is not given to a weaker gang ei
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 from tidegate.api import RECALL_CLASSES, BatchPool, CapacityClaim, ClaimReference, LoanReturn, NodeLoan, RecallClass
 from tidegate.api.names import claim_of_fence
@@ -44,6 +46,8 @@ from tidegate.sharing.sides import sides
 from tidegate.sharing.snapshot import Node
 from tidegate.sharing.victims import cheapest, cost_of
 
+T = TypeVar("T")
+
 
 @dataclass
 class Allotment:
@@ -60,18 +64,48 @@ class _Supply:
 
     pool: BatchPool
     quotas: Quotas
-    free: list[Node]
-    opening: list[Node]
+    free: Sequence[Node]
+    opening: Sequence[Node]
     """Free once the fence of a claim that is over has been taken off; no loan is recalled in place of one."""
-    returning: list[NodeLoan]
+    returning: Sequence[NodeLoan]
     """On their way back, promised to no live claim."""
-    lent: list[NodeLoan]
-    protected: list[NodeLoan]
+    lent: Sequence[NodeLoan]
+    protected: Sequence[NodeLoan]
     """Lent, too, but with jobs that may not be ended for a claim."""
     room: int
     """How many of these the pool's terms let it take back."""
+    taken: set[str] = field(default_factory=set)
+    """Nodes that were given out by now."""
     awaited: set[str] = field(default_factory=set)
     """Nodes that a stronger gang waits for; a weaker one must not begin with them."""
+    shelves: dict[_Sort, _Shelf] = field(default_factory=dict)
+
+
+class _Sort(NamedTuple):
+    """Claims for nodes that may have the same ones at the same price."""
+
+    recall_class: RecallClass
+    priority: int
+    helpful: frozenset[str] | None
+    """The nodes that the pods of an automatic claim can use."""
+    labels: frozenset[tuple[str, str]]
+
+
+@dataclass
+class _Shelf:
+    """What claims of one sort may have of a supply, each taking from the end of the lists."""
+
+    free: list[Node]
+    opening: Sequence[Node]
+    returning: list[NodeLoan]
+    lent: Sequence[NodeLoan]
+    protected: Sequence[NodeLoan]
+    wanted: int
+    """How many nodes all claims of this sort lack. Loans are chosen for all of them together: a job of several nodes
+    dies once, for whichever claims these are."""
+    chosen: list[NodeLoan] = field(default_factory=list)
+    as_of: int = 0
+    """How many nodes were given out when `lent` was looked through."""
 
 
 @dataclass
@@ -140,23 +174,105 @@ def recall_class_of(claim: CapacityClaim, pool: BatchPool, priority: int) -> Rec
 def allot(index: Index) -> Allotment:
     """Give out what the pools have, to each claim what it lacks, the most important first."""
     given = Allotment()
-    supplies: dict[str, _Supply] = {}
-    for claim in in_order(index):
-        if unservable(claim, index) or not is_due(claim, index):
-            continue
-        name = claim.spec.pool_name
-        if (wanted := lacking(claim, index.pools[name], index)) <= 0:
-            continue
-        if name not in supplies:
-            supplies[name] = _supply(index.pools[name], index)
-        if is_automatic(claim) and need_of(claim, index.pools[name], index).one_by_one:
-            # Which other nodes help depends on this one, so they are chosen when it is on its way.
-            wanted = 1
-        portion, blocker = _portion(claim, wanted, supplies[name], index)
+    lacks = [(claim, wanted) for claim in in_order(index) if (wanted := _lacks(claim, index)) > 0]
+    supplies = {name: _supply(index.pools[name], index) for name in {claim.spec.pool_name for claim, _ in lacks}}
+    together = Counter[tuple[str, _Sort]]()
+    for claim, wanted in lacks:
+        if _is_plain(claim, supplies[claim.spec.pool_name]):
+            together[claim.spec.pool_name, _sort(claim, index)] += wanted
+    for claim, wanted in lacks:
+        supply = supplies[claim.spec.pool_name]
+        if _is_plain(claim, supply):
+            sort = _sort(claim, index)
+            if sort not in supply.shelves:
+                supply.shelves[sort] = _shelf(claim, together[claim.spec.pool_name, sort], supply, index)
+            portion, blocker = _from_shelf(claim, wanted, supply.shelves[sort], supply, index)
+        else:
+            portion, blocker = _portion(claim, wanted, supply, index)
         if blocker:
             given.waits[claim.metadata.uid] = blocker
-        _give(portion, claim, supplies[name], given, index)
+        _give(portion, claim, supply, given, index)
     return given
+
+
+def _lacks(claim: CapacityClaim, index: Index) -> int:
+    """How many units are sought for the claim now."""
+    if unservable(claim, index) or not is_due(claim, index):
+        return 0
+    pool = index.pools[claim.spec.pool_name]
+    wanted = lacking(claim, pool, index)
+    if wanted > 0 and is_automatic(claim) and need_of(claim, pool, index).one_by_one:
+        # Which other nodes help depends on this one, so they are chosen when it is on its way.
+        return 1
+    return wanted
+
+
+def _is_plain(claim: CapacityClaim, supply: _Supply) -> bool:
+    """Whether one node is as good as another for the claim, and a part of what it lacks is of use."""
+    return not claim.spec.gpus and not is_gathering(claim) and supply.quotas.left(claim) is None
+
+
+def _sort(claim: CapacityClaim, index: Index) -> _Sort:
+    pool, priority = index.pools[claim.spec.pool_name], index.priority_of(claim) or 0
+    recall_class = recall_class_of(claim, pool, priority) or claim.spec.recall_class
+    helpful = need_of(claim, pool, index).helpful if is_automatic(claim) else None
+    return _Sort(recall_class, priority, helpful, frozenset(claim.spec.node_selector.items()))
+
+
+def _shelf(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -> _Shelf:
+    """For the first claim of its sort."""
+    helps = _helps(claim, supply, index)
+    free, returning, lent = _eligible(claim, supply, index)
+    opening = [node for node in supply.opening if helps(node)]
+    protected = _weaker(supply.protected, claim, helps, index)
+    return _Shelf(free[::-1], opening, returning[::-1], lent, protected, wanted)
+
+
+def _from_shelf(
+    claim: CapacityClaim, wanted: int, shelf: _Shelf, supply: _Supply, index: Index
+) -> tuple[_Portion, Blocker | None]:
+    """What the claim gets, and why it is not all."""
+    free = _draw(shelf.free, wanted, lambda node: node.name not in supply.taken)
+    returning = _draw(shelf.returning, wanted - len(free), lambda loan: loan.spec.node_name not in supply.taken)
+    rest = wanted - len(free) - len(returning)
+    count = min(rest - len(shelf.opening), supply.room)
+    recalled = _recalled(count, shelf, claim, supply, index)
+    shelf.wanted -= wanted
+    portion = _Portion(free, [*returning, *recalled])
+    if portion.nodes >= wanted:
+        return portion, None
+    lent = _still_lent(shelf, supply)
+    return portion, _why_no_more(claim, portion, shelf.opening, lent, shelf.protected, supply, index)
+
+
+def _recalled(count: int, shelf: _Shelf, claim: CapacityClaim, supply: _Supply, index: Index) -> list[NodeLoan]:
+    if count <= 0 or not _still_lent(shelf, supply):
+        return []
+    drawn = _draw(shelf.chosen, count, lambda loan: loan.spec.node_name not in supply.taken)
+    if len(drawn) < count:
+        gone = {loan.metadata.name for loan in drawn}
+        left = [loan for loan in _still_lent(shelf, supply) if loan.metadata.name not in gone]
+        all_together = max(min(shelf.wanted, supply.room), count) - len(drawn)
+        recall_class = recall_class_of(claim, supply.pool, index.priority_of(claim) or 0) or claim.spec.recall_class
+        shelf.chosen = cheapest(left, all_together, recall_class, index)[::-1]
+        drawn += _draw(shelf.chosen, count - len(drawn), lambda _: True)
+    return drawn
+
+
+def _still_lent(shelf: _Shelf, supply: _Supply) -> Sequence[NodeLoan]:
+    if shelf.as_of != len(supply.taken):
+        shelf.lent = [loan for loan in shelf.lent if loan.spec.node_name not in supply.taken]
+        shelf.as_of = len(supply.taken)
+    return shelf.lent
+
+
+def _draw(things: list[T], count: int, is_there: Callable[[T], bool]) -> list[T]:
+    """The last ones that are still there, taken off the list."""
+    drawn: list[T] = []
+    while things and len(drawn) < count:
+        if is_there(thing := things.pop()):
+            drawn.append(thing)
+    return drawn
 
 
 def _supply(pool: BatchPool, index: Index) -> _Supply:
@@ -188,9 +304,9 @@ def _opening(pool: BatchPool, index: Index) -> list[Node]:
 
 def _portion(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -> tuple[_Portion, Blocker | None]:
     """What the claim gets of the supply for the units that it lacks, and why it is not all."""
-    pool = supply.pool
+    pool, helps = supply.pool, _helps(claim, supply, index)
     free, returning, lent = _eligible(claim, supply, index)
-    opening = [node for node in supply.opening if _helps(claim, supply, index)(node)]
+    opening = [node for node in supply.opening if helps(node)]
     largest = sorted(lent, key=lambda loan: units_of_loan(loan, claim), reverse=True)
     all_there_is = _Portion(free, [*returning, *largest[: supply.room]])
     portion = _choose(claim, wanted, free, opening, returning, lent, supply, index)
@@ -202,29 +318,44 @@ def _portion(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -
         return _Portion(portion.free[:left], portion.loans[: max(left - len(portion.free), 0)]), blocker
     if portion.units(claim, pool) >= wanted:
         return portion, None
-    if opening:
-        words = f"a claim that is over lets go of {listed(node.name for node in opening)}"
-        return _Portion() if is_gathering(claim) else portion, Blocker("Opening", words)
-    silent = index.slurm_of(pool.metadata.name) is None
     if is_gathering(claim):
-        if silent or _may_be_had(claim, wanted, all_there_is, supply, index):
+        silent = index.slurm_of(pool.metadata.name) is None
+        if not opening and (silent or _may_be_had(claim, wanted, all_there_is, supply, index)):
             supply.awaited |= set(all_there_is.names)
         portion = _Portion()
-    if silent:
+    protected = _weaker(supply.protected, claim, helps, index)
+    why = _why_no_more(claim, portion, opening, lent, protected, supply, index)
+    if is_gathering(claim) and why and why.reason == "NothingToRecall":
+        return portion, _gang_waits(claim, all_there_is, supply, index)
+    return portion, why
+
+
+def _why_no_more(
+    claim: CapacityClaim,
+    portion: _Portion,
+    opening: Sequence[Node],
+    lent: Sequence[NodeLoan],
+    protected: Sequence[NodeLoan],
+    supply: _Supply,
+    index: Index,
+) -> Blocker | None:
+    """What keeps the claim from having all that it lacks; nothing to speak of when it got a part."""
+    pool = supply.pool
+    if opening:
+        return Blocker("Opening", f"a claim that is over lets go of {listed(node.name for node in opening)}")
+    if index.slurm_of(pool.metadata.name) is None:
         words = f"Slurm {pool.spec.slurm_cluster_name} does not answer; nothing is recalled without seeing what it runs"
-        return portion, Blocker("SlurmSilent", words)
-    if len(lent) > supply.room and portion.nodes == 0:
+        return Blocker("SlurmSilent", words)
+    if portion.nodes:
+        return None
+    if len(lent) > supply.room:
         cap = index.terms(pool).kubernetes.cap
         words = f"pool {pool.metadata.name} takes no node back for Kubernetes beyond its kubernetes.cap {cap}"
-        return portion, Blocker("KubernetesCap", words)
-    if portion.nodes == 0 and (kept := _weaker(supply.protected, claim, _helps(claim, supply, index), index)):
-        return portion, Blocker("Protected", f"what could be recalled is protected: {protecting(kept, index)}")
-    if is_gathering(claim):
-        return portion, _gang_waits(claim, all_there_is, supply, index)
-    if portion.nodes == 0:
-        words = f"no loan of pool {pool.metadata.name} has a priority below {index.priority_of(claim)}"
-        return portion, Blocker("NothingToRecall", words)
-    return portion, None
+        return Blocker("KubernetesCap", words)
+    if protected:
+        return Blocker("Protected", f"what could be recalled is protected: {protecting(protected, index)}")
+    words = f"no loan of pool {pool.metadata.name} has a priority below {index.priority_of(claim)}"
+    return Blocker("NothingToRecall", words)
 
 
 def _eligible(claim: CapacityClaim, supply: _Supply, index: Index) -> tuple[list[Node], list[NodeLoan], list[NodeLoan]]:
@@ -237,11 +368,13 @@ def _eligible(claim: CapacityClaim, supply: _Supply, index: Index) -> tuple[list
 
 
 def _helps(claim: CapacityClaim, supply: _Supply, index: Index) -> Callable[[Node | None], bool]:
+    helpful = need_of(claim, supply.pool, index).helpful if is_automatic(claim) else None
+    not_for_it = supply.taken | supply.awaited if is_gathering(claim) else supply.taken
 
     def helps(node: Node | None) -> bool:
-        if node is None or not suits(node, claim) or (is_gathering(claim) and node.name in supply.awaited):
+        if node is None or node.name in not_for_it or not suits(node, claim):
             return False
-        return not is_automatic(claim) or node.name in need_of(claim, supply.pool, index).helpful
+        return helpful is None or node.name in helpful
 
     return helps
 
@@ -293,10 +426,7 @@ def _cheapest_of_fewest(
 def _give(portion: _Portion, claim: CapacityClaim, supply: _Supply, given: Allotment, index: Index) -> None:
     if portion.nodes == 0:
         return
-    taken = set(portion.names)
-    supply.free = [node for node in supply.free if node.name not in taken]
-    supply.returning = [loan for loan in supply.returning if loan.spec.node_name not in taken]
-    supply.lent = [loan for loan in supply.lent if loan.spec.node_name not in taken]
+    supply.taken.update(portion.names)
     supply.room -= sum(not loan.is_wanted_back for loan in portion.loans)
     supply.quotas.give(claim, portion.nodes)
     given.holds += [HoldNode(node, claim.metadata.uid) for node in portion.free]

@@ -95,9 +95,14 @@ Kind = tuple[object, ...]
 
 def kind_of(pod: Pod) -> Kind:
     """The same for pods that may be on the same nodes: those that one controller made of one template."""
+    return pod.namespace, pod.owner.uid, shape_of(pod), pod.spread, pod.together, pod.apart
+
+
+def shape_of(pod: Pod) -> Kind:
+    """The same for pods, of whomever, that may be on the same nodes as far as others do not matter to them."""
     selector, gpus = tuple(pod.node_selector.items()), tuple(pod.gpus.items())
-    amounts, rules = (gpus, pod.cpu_millis, pod.memory_mib), (pod.spread, pod.together, pod.apart)
-    return pod.namespace, pod.owner.uid, amounts, selector, pod.required_affinity, pod.tolerations, rules
+    tolerations = tuple(one for one in pod.tolerations if one.key != FENCE_TAINT)
+    return gpus, pod.cpu_millis, pod.memory_mib, selector, pod.required_affinity, tolerations
 
 
 class Layout:
@@ -112,20 +117,28 @@ class Layout:
         """The pod is there, in a room that nobody else is laid into."""
         self._topology.lay(pod, node)
 
+    def cares(self, pod: Pod) -> bool:
+        """Whether it matters to the pod where others are."""
+        return self._topology.concerns(pod)
+
     def fitting(self, pod: Pod, rooms: Rooms) -> Iterator[str]:
         """The rooms in which the pod finds what it needs, beside all that was laid so far."""
+        names = self.fitting_alone(pod, rooms)
+        if not self.cares(pod):
+            return names
+        return (name for name in names if self._topology.allows(pod, rooms[name].node))
+
+    def fitting_alone(self, pod: Pod, rooms: Rooms) -> Iterator[str]:
+        """The same, wherever others are."""
         gpus, cpu_millis, memory_mib = _amounts(pod, self._names)
         goes_anywhere = not pod.node_selector and not pod.required_affinity
-        cares = self._topology.concerns(pod)
         runs: dict[object, bool] = {}
         for name, (node, has_gpus, has_cpu, has_memory, make) in rooms.items():
             if has_gpus < gpus or has_cpu < cpu_millis or has_memory < memory_mib:
                 continue
             if make not in runs:
                 runs[make] = _is_large_enough(pod, node) and not _is_repelled(pod, node)
-            if not runs[make] or not (goes_anywhere or is_selected(pod, node)):
-                continue
-            if not cares or self._topology.allows(pod, node):
+            if runs[make] and (goes_anywhere or is_selected(pod, node)):
                 yield name
 
     def lay(self, pod: Pod, rooms: Rooms, full: set[Kind]) -> str | None:

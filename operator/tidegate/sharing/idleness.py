@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -65,8 +65,7 @@ def set_aside(node: Node, pool: BatchPool) -> Blocker | None:
         return Blocker(
             "NotSelected", f"node {node.name} no longer has the labels that pool {pool.metadata.name} selects"
         )
-    tolerations = template_tolerations(pool)
-    taint = next((t for t in node.taints if _repels(t, tolerations)), None)
+    taint = next((t for t in node.taints if _repels(t, pool)), None)
     if taint:
         return Blocker(
             "Tainted",
@@ -75,9 +74,9 @@ def set_aside(node: Node, pool: BatchPool) -> Blocker | None:
     return None
 
 
-def _repels(taint: Taint, tolerations: tuple[Toleration, ...]) -> bool:
+def _repels(taint: Taint, pool: BatchPool) -> bool:
     hard = taint.effect in ("NoSchedule", "NoExecute") and taint.key != FENCE_TAINT
-    return hard and not any(t.tolerates(taint) for t in tolerations)
+    return hard and not any(t.tolerates(taint) for t in template_tolerations(pool))
 
 
 def held_by(node: Node, pool: BatchPool, index: Index) -> Blocker | None:
@@ -99,10 +98,14 @@ def _spoken_for(node: Node, index: Index) -> Blocker | None:
     return None
 
 
-def free_nodes(pool: BatchPool, index: Index) -> list[Node]:
+def free_nodes(pool: BatchPool, index: Index) -> Sequence[Node]:
     """Nodes of the pool that Kubernetes could use at once: healthy, open, without a GPU pod."""
-    nodes = index.nodes_of_pool[pool.metadata.name]
-    return [n for n in nodes if set_aside(n, pool) is None and held_by(n, pool, index) is None]
+    return index.once(_free_nodes, pool.metadata.name)
+
+
+def _free_nodes(pool_name: str, index: Index) -> list[Node]:
+    nodes, pool = index.nodes_of_pool[pool_name], index.pools[pool_name]
+    return [n for n in nodes if held_by(n, pool, index) is None and set_aside(n, pool) is None]
 
 
 def lend_blocker(node: Node, pool: BatchPool, index: Index, slurm: SlurmState) -> Blocker | None:

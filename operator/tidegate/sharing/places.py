@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
 from tidegate.api import BatchPool
 from tidegate.api.names import claim_of_fence
-from tidegate.sharing.fit import Kind, Layout, Room, kind_of, rooms_of
+from tidegate.sharing.fit import Kind, Layout, Room, Rooms, kind_of, rooms_of, shape_of
 from tidegate.sharing.idleness import free_nodes
 from tidegate.sharing.index import Index
 from tidegate.sharing.snapshot import Node, Pod
@@ -40,12 +40,20 @@ class Need:
         rules = (rule for pod in kinds for rule in (*(one.pods for one in pod.spread), *pod.together, *pod.apart))
         self.one_by_one = any(rule.topology_key != _HOSTNAME for rule in rules)
         """Whether it depends on the next node which others would help, as with pods that are spread over zones."""
-        others = [*on_loan(pool, index), *(free_nodes(pool, index) if gang else ())] if left else []
-        spare = rooms_of((node for node in others if node.name not in rooms), pool, index)
-        self.helpful = frozenset(name for pod in kinds for name in layout.fitting(pod, spare))
+        self.helpful: frozenset[str]
         """Nodes of which the next one may be chosen."""
-        used, self.left_over = layout.lay_on_fewest(left, spare) if self.helpful else ((), left)
+        self.left_over: list[Pod]
         """Pods for which no node would do."""
+        if gang or any(map(layout.cares, left)):
+            others = [*on_loan(pool, index), *(free_nodes(pool, index) if gang else ())] if left else []
+            spare = rooms_of((node for node in others if node.name not in rooms), pool, index)
+            self.helpful = frozenset(name for pod in kinds for name in layout.fitting(pod, spare))
+            used, self.left_over = layout.lay_on_fewest(left, spare) if self.helpful else ({}, left)
+        else:
+            shapes = {shape_of(pod): pod for pod in kinds}
+            found = [index.once(_helpful, pool.metadata.name, shape) for shape in shapes]
+            self.helpful = frozenset().union(*found).difference(rooms) if len(found) != 1 or rooms else found[0]
+            used, self.left_over = _on_fewest(left, layout, rooms, pool, index)
         self.nodes = len(used)
         """How many more nodes, on loan by now, would do."""
         if gang and self.one_by_one:
@@ -60,6 +68,45 @@ def on_loan(pool: BatchPool, index: Index) -> Sequence[Node]:
 
 def _on_loan(pool_name: str, index: Index) -> list[Node]:
     return [node for node in index.nodes_of_pool[pool_name] if node.name in index.active_loans]
+
+
+def _rooms_on_loan(pool_name: str, index: Index) -> Rooms:
+    pool = index.pools[pool_name]
+    return rooms_of(on_loan(pool, index), pool, index)
+
+
+def _fitting(pool_name: str, shape: Kind, index: Index) -> tuple[str, ...]:
+    """Nodes on loan that pods of this shape fit onto, as far as others do not matter to them: the same for all."""
+    layout = Layout(index.pools[pool_name].spec.gpu_resource_names, index)
+    return tuple(layout.fitting_alone(index.once(_by_shape)[shape], index.once(_rooms_on_loan, pool_name)))
+
+
+def _helpful(pool_name: str, shape: Kind, index: Index) -> frozenset[str]:
+    return frozenset(index.once(_fitting, pool_name, shape))
+
+
+def _by_shape(index: Index) -> dict[Kind, Pod]:
+    return {shape_of(pod): pod for pod in index.waiting_pods}
+
+
+def _on_fewest(
+    pods: Iterable[Pod], layout: Layout, without: Rooms, pool: BatchPool, index: Index
+) -> tuple[Rooms, list[Pod]]:
+    """As `Layout.lay_on_fewest`, for pods to which others do not matter: no other rooms are looked at than are used."""
+    spare, used, left = index.once(_rooms_on_loan, pool.metadata.name), Rooms(), list[Pod]()
+    ahead: dict[Kind, Iterator[str]] = {}
+    for pod in pods:
+        if layout.lay(pod, used, set()) is not None:
+            continue
+        shape = shape_of(pod)
+        if shape not in ahead:
+            ahead[shape] = iter(index.once(_fitting, pool.metadata.name, shape))
+        name = next((name for name in ahead[shape] if name not in used and name not in without), None)
+        if name is None:
+            left.append(pod)
+        else:
+            used[name] = spare[name].without(pod, pool.spec.gpu_resource_names)
+    return used, left
 
 
 def placed_by_scheduler(index: Index) -> dict[str, Node]:
