@@ -129,11 +129,13 @@ def test_its_options_have_the_defaults_of_the_operator(monkeypatch: pytest.Monke
     monkeypatch.setattr("tidegate.cli.operator.until_told", lambda work: work)
     ports = (shell.PROBE_PORT, shell.METRICS_PORT)
     monkeypatch.delenv("POD_NAMESPACE", raising=False)
+    monkeypatch.delenv("TIDEGATE_IMAGE", raising=False)
     assert CliRunner().invoke(app, ["operator"]).exit_code == 0
     monkeypatch.setenv("POD_NAMESPACE", "lending")
     options = ["--kubeconfig", "some/file", "--probe-port", "1", "--metrics-port", "2", "--log-level", "debug"]
+    options += ["--image", "tidegate:1"]
     assert CliRunner().invoke(app, ["operator", *options]).exit_code == 0
-    assert seen == [(None, "tidegate", *ports), (Path("some/file"), "lending", 1, 2)]
+    assert seen == [(None, "tidegate", *ports, ""), (Path("some/file"), "lending", 1, 2, "tidegate:1")]
     assert levels == ["info", "debug"]
 
 

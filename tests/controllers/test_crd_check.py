@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tidegate import __version__
-from tidegate.api import BatchPool, CapacityClaim, Model, NodeLoan, SlurmCluster
+from tidegate.api import BatchPool, CapacityClaim, InferenceService, Model, NodeLoan, SlurmCluster
 from tidegate.cluster.errors import NotFound
 from tidegate.controllers.crd_check import CrdsOutdatedError, check_crds, missing_field
 
@@ -19,6 +19,7 @@ FILES: dict[type[Model], str] = {
     SlurmCluster: "slurmclusters",
     BatchPool: "batchpools",
     NodeLoan: "nodeloans",
+    InferenceService: "inferenceservices",
     CapacityClaim: "capacityclaims",
 }
 
