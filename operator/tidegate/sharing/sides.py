@@ -8,7 +8,6 @@ from tidegate.api import BatchPool
 from tidegate.api.names import claim_of_fence
 from tidegate.sharing.idleness import set_aside
 from tidegate.sharing.index import Index
-from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.snapshot import Node
 
 
@@ -22,8 +21,6 @@ class Sides:
     """Nodes on their way back to Kubernetes."""
     may_take_back: int
     """How many more loans may be recalled for claims and headroom, by `kubernetes.cap`."""
-    lowest: int | None
-    """The priority of the least important loan that stays; None when none does."""
 
 
 def sides(pool: BatchPool, index: Index) -> Sides:
@@ -41,7 +38,7 @@ def _count(pool: BatchPool, index: Index) -> Sides:
     kubernetes = sum(_is_kubernetes(node, pool, index) for node in index.nodes_of_pool[pool.metadata.name])
     cap = index.terms(pool).kubernetes.cap
     room = len(staying) if cap is None else max(min(len(staying), cap - kubernetes - coming), 0)
-    return Sides(kubernetes, coming, room, min((of_loan(loan, index) for loan in staying), default=None))
+    return Sides(kubernetes, coming, room)
 
 
 def _is_kubernetes(node: Node, pool: BatchPool, index: Index) -> bool:
