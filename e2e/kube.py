@@ -29,6 +29,7 @@ _GROUPS = {
     "statefulsets": "/apis/apps/v1",
     "jobs": "/apis/batch/v1",
     "leases": "/apis/coordination.k8s.io/v1",
+    "poddisruptionbudgets": "/apis/policy/v1",
     "priorityclasses": "/apis/scheduling.k8s.io/v1",
     "customresourcedefinitions": "/apis/apiextensions.k8s.io/v1",
     "clusterroles": "/apis/rbac.authorization.k8s.io/v1",

@@ -23,6 +23,7 @@ LENDABLE = "e2e.tidegate.dev/lendable"
 PRIORITY_CLASS = "inference"
 PRIORITY = 1000
 REST = "/slurm/v0.0.42"
+PDBS = "poddisruptionbudgets"
 LEND_SECONDS = 30
 RETURN_SECONDS = 40
 
@@ -62,7 +63,8 @@ class Stage:
         """
         kube = self.kube
         # The garbage collector gets to the ReplicaSets in its own time.
-        for plural in ("inferenceservices", "deployments", "replicasets", "statefulsets", "jobs", "capacityclaims"):
+        made = ("inferenceservices", "deployments", "replicasets", "statefulsets", "jobs", "capacityclaims", PDBS)
+        for plural in made:
             for item in kube.list(plural, WORK):
                 kube.delete(plural, item["metadata"]["name"], WORK, propagationPolicy="Background")
         if kube.get("namespaces", WORK):
@@ -137,7 +139,7 @@ class Stage:
         recall: Json | None = None,
         *,
         secret: Mapping[str, bytes] | Literal["good"] | None = "good",  # noqa: S107 - no secret
-        cluster: Mapping[str, str] | None = None,
+        cluster: Mapping[str, Any] | None = None,
         **spec: Any,
     ) -> None:
         """Namespaces, PriorityClass, Secret (None for none), SlurmCluster and BatchPool.
@@ -268,6 +270,11 @@ class Stage:
         """Opt people's namespace in (`true`) or out (`false`) of automatic claims, or neither."""
         labels = {"tidegate.dev/automatic-claims": automatic_claims}
         self.kube.patch("namespaces", WORK, {"metadata": {"labels": labels}})
+
+    def budget(self, app: str, **spec: Any) -> None:
+        """A PodDisruptionBudget over a deployment's pods."""
+        selector = {"matchLabels": {"app": app}}
+        self.kube.create(PDBS, {"metadata": {"name": app}, "spec": {"selector": selector, **spec}}, WORK)
 
     def scale(self, name: str, replicas: int) -> None:
         """Change the number of a deployment's replicas."""

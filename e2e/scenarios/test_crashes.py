@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from e2e.kube import Json
 from e2e.operator import Operator, wait_for
+from e2e.scenarios.test_urgent import PRIORITIES
 from e2e.stage import CLUSTER, Stage, restarts_in
 from tidegate.controllers.appliers import APPLIERS
 
@@ -45,8 +47,9 @@ def set_up(stage: Stage) -> None:
     """Rungs that a trip comes to each of; the time to save outlasts some deaths."""
     quick = {"drainSeconds": 0, "checkpointSeconds": 25, "requeueSeconds": 3}
     # Loans within the window are kept, whatever the history limit.
-    lending = {"flapBudget": {"loans": 100, "windowSeconds": 60}}
-    stage.set_up(lending, {"quick": quick, "nonRequeueableJobs": "Cancel"}, historyLimit=0)
+    lending: Json = {"flapBudget": {"loans": 100, "windowSeconds": 60}, "preemption": "LowerPriority"}
+    recall: Json = {"quick": quick, "nonRequeueableJobs": "Cancel"}
+    stage.set_up(lending, recall, cluster={"priorities": PRIORITIES}, historyLimit=0)
 
 
 def expected(stage: Stage, steps: Iterable[str]) -> set[str]:
@@ -57,8 +60,11 @@ def expected(stage: Stage, steps: Iterable[str]) -> set[str]:
     return {step for step in steps if step not in ONLY_WITH or ONLY_WITH[step] in capabilities}
 
 
-def trip(stage: Stage) -> None:
-    """One that comes to every step: reserve, lend, recall of jobs of every kind, hold, let go, lend again, return."""
+def trip(stage: Stage, urgent: bool) -> None:
+    """One that comes to every step: reserve, lend, recall of jobs of every kind, hold, let go, lend again, return.
+
+    With `urgent` a pod is evicted, too.
+    """
     stage.deployment("web", 0)
     stage.claim("early", nodes=2, holderRef=stage.reference("deployments", "web"))
     stage.wait_condition("capacityclaims", "early", "True", "Held", "Satisfied", seconds=60)
@@ -84,6 +90,8 @@ def trip(stage: Stage) -> None:
     stage.scale("web", 3)
     stage.wait_running("web", 3, seconds=120)
     assert stage.state(lonely) == "CANCELLED"
+    if urgent:
+        stage.wait_job(stage.sleep_job(1, "--partition=urgent", "--time=1"), "COMPLETED", seconds=120)
     stage.scale("web", 0)
     (stage.lab.shared_dir / "enough").touch()
     for job in (saves, stubborn):
@@ -126,7 +134,7 @@ def test_it_dies_after_the_first_effect_of_each_step_and_the_trip_goes_on(
     operator.stop()
     with kept_alive(bare_stage, operator, lambda: operator.crash_at_each(died)):
         set_up(bare_stage)
-        trip(bare_stage)
+        trip(bare_stage, urgent=True)
         wait_forgotten(bare_stage)
     lacking = expected(bare_stage, STEPS) - set(died.read_text().split())
     assert not lacking, f"the trip did not come to {sorted(lacking)}: let it, or say in NEVER_IN_A_TRIP why it cannot"
@@ -139,7 +147,7 @@ def test_it_dies_before_the_status_is_written_after_each_step_and_the_trip_goes_
     operator.stop()
     with kept_alive(bare_stage, operator, lambda: operator.crash_before_each_status(died, BEFORE_STATUS)):
         set_up(bare_stage)
-        trip(bare_stage)
+        trip(bare_stage, urgent=False)
     assert not expected(bare_stage, BEFORE_STATUS) - set(died.read_text().split())
 
 
