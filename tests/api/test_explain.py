@@ -48,7 +48,7 @@ def test_explain_describes_every_field(published: dict[str, Any], kind: str) -> 
             "batchpools",
             "NAME CLUSTER PARTITION POLICY KUBERNETES JOINING LENT RETURNING CLAIMED DEMAND READY AGE",
         ),
-        ("nodeloans", "NAME NODE POOL STATE WANTED FOR AGE"),
+        ("nodeloans", "NAME NODE POOL STATE WANTED FOR PRIORITY AGE"),
         ("capacityclaims", "NAME POOL NODES HELD PRIORITY SATISFIED REASON AGE"),
     ],
 )

@@ -113,6 +113,13 @@ async def test_an_expired_claim_is_a_warning_on_it_and_its_holder(site: Site) ->
     assert {event["type"] for event in told.values()} == {"Warning"}
 
 
+async def test_a_claim_that_ends_as_it_was_asked_to_is_no_warning(site: Site) -> None:
+    before = claim()
+    after = before.status.with_condition(MOMENT, "Expired", True, "Ended", "its durationSeconds 60 are over")
+    await tell_claim(before, after, site.hands)
+    assert [event["type"] for event in await site.told()] == ["Normal"]
+
+
 async def test_names_are_valid_and_differ(site: Site) -> None:
     before = loan(name="n" * 60)
     after = before.status

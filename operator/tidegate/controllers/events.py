@@ -137,7 +137,8 @@ def _changed(old: Status, new: Status) -> list[Condition]:
 
 async def post(target: Json, condition: Condition, message: str, hands: Hands, moment: datetime | None = None) -> None:
     """One event, at most once for a `moment`. A lost one is logged and does not stop the step that it tells of."""
-    bad = condition.type in _WARNINGS and condition.status == "True"
+    # That a claim ends when its duration is over is what was asked for.
+    bad = condition.type in _WARNINGS and condition.status == "True" and condition.reason != "Ended"
     now = hands.clock()
     namespace = target.get("namespace") or "default"
     body: Json = {
