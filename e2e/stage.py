@@ -229,23 +229,28 @@ class Stage:
         gpus: int = 2,
         priority_class: str = PRIORITY_CLASS,
         labels: Mapping[str, str] | None = None,
+        apart: bool = False,
     ) -> None:
-        """A service whose replicas take whole nodes; `labels` come onto its pods."""
+        """A service whose replicas take whole nodes, or are `apart` on nodes; `labels` come onto its pods."""
         template = self._template(name, gpus, priority_class, labels)
+        if apart:
+            alone = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": name}}}
+            required = {"requiredDuringSchedulingIgnoredDuringExecution": [alone]}
+            template["spec"]["affinity"] = {"podAntiAffinity": required}
         selector = {"matchLabels": {"app": name}}
         body: Json = {"replicas": replicas, "selector": selector, "template": template}
         self.kube.create("deployments", {"metadata": {"name": name}, "spec": body}, WORK)
 
-    def stateful_set(self, name: str, replicas: int) -> None:
+    def stateful_set(self, name: str, replicas: int, gpus: int = 2) -> None:
         """The same with a StatefulSet."""
-        template = self._template(name)
+        template = self._template(name, gpus)
         selector = {"matchLabels": {"app": name}}
         body: Json = {"replicas": replicas, "serviceName": name, "selector": selector, "template": template}
         self.kube.create("statefulsets", {"metadata": {"name": name}, "spec": body}, WORK)
 
-    def batch_job(self, name: str) -> None:
+    def batch_job(self, name: str, gpus: int = 2) -> None:
         """A Job of Kubernetes with one pod."""
-        template = self._template(name)
+        template = self._template(name, gpus)
         template["spec"]["restartPolicy"] = "Never"
         self.kube.create("jobs", {"metadata": {"name": name}, "spec": {"template": template}}, WORK)
 

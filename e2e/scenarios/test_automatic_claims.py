@@ -27,12 +27,12 @@ def test_each_controller_gets_one_claim_under_its_own_name_and_who_gets_none_is_
     stage = bare_stage
     lent(stage, 3)
     stage.deployment("giant", 1, gpus=99)
-    stage.deployment("web", 1)
-    stage.stateful_set("store", 1)
-    stage.batch_job("train")
-    for app in ("web", "store", "train"):
-        stage.wait_running(app, 1)
-    assert claimed(stage) == {"deployment-web-1": 1, "job-train-1": 1, "statefulset-store-1": 1}
+    stage.deployment("web", 2, gpus=1, apart=True)
+    stage.stateful_set("store", 1, gpus=1)
+    stage.batch_job("train", gpus=1)
+    for app, count in (("web", 2), ("store", 1), ("train", 1)):
+        stage.wait_running(app, count)
+    assert claimed(stage) == {"deployment-web-1": 2, "job-train-1": 1, "statefulset-store-1": 1}
     (words,) = wait_for("an event", lambda: told(stage, "giant"), 10)
     assert words == "no claim is made: no node on loan could run it, they are too small for it"
 
