@@ -34,6 +34,11 @@ class Model(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
+    def but(self, **changes: Any) -> Self:
+        """The same with these values; itself where it has them already, which costs next to nothing."""
+        same = all(getattr(self, name) == value for name, value in changes.items())
+        return self if same else self.model_copy(update=changes)
+
     def to_json(self) -> dict[str, Any]:
         """The part as Kubernetes JSON: camelCase, without fields that are None."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -123,6 +128,9 @@ class Status(Model):
         """A copy that says so; `last_transition_time` moves only when the status flips. None means Unknown."""
         word: Literal["True", "False", "Unknown"] = "Unknown" if status is None else "True" if status else "False"
         old = self.condition(type_)
+        said = (word, reason, message[:1024], generation)
+        if old and (old.status, old.reason, old.message, old.observed_generation) == said:
+            return self
         moment = old.last_transition_time if old and old.status == word else now
         new = Condition(
             type=type_,

@@ -99,7 +99,8 @@ class _Shelf:
     opening: Sequence[Node]
     returning: list[NodeLoan]
     lent: Sequence[NodeLoan]
-    protected: Sequence[NodeLoan]
+    protected: str
+    """Which jobs keep further loans, and until when."""
     wanted: int
     """How many nodes all claims of this sort lack. Loans are chosen for all of them together: a job of several nodes
     dies once, for whichever claims these are."""
@@ -137,6 +138,11 @@ def in_order(index: Index) -> list[CapacityClaim]:
 
 def unservable(claim: CapacityClaim, index: Index) -> Blocker | None:
     """Why nothing is sought for the claim before somebody changes it, its pool or a PriorityClass."""
+    return index.once(_unservable, claim.metadata.uid)
+
+
+def _unservable(uid: str, index: Index) -> Blocker | None:
+    claim = index.claims[uid]
     pool, priority = index.pools.get(claim.spec.pool_name), index.priority_of(claim)
     if pool is None:
         names = ", ".join(sorted(index.pools)) or "(there is none yet)"
@@ -224,7 +230,7 @@ def _shelf(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -> 
     helps = _helps(claim, supply, index)
     free, returning, lent = _eligible(claim, supply, index)
     opening = [node for node in supply.opening if helps(node)]
-    protected = _weaker(supply.protected, claim, helps, index)
+    protected = protecting(_weaker(supply.protected, claim, helps, index), index)
     return _Shelf(free[::-1], opening, returning[::-1], lent, protected, wanted)
 
 
@@ -323,7 +329,7 @@ def _portion(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -
         if not opening and (silent or _may_be_had(claim, wanted, all_there_is, supply, index)):
             supply.awaited |= set(all_there_is.names)
         portion = _Portion()
-    protected = _weaker(supply.protected, claim, helps, index)
+    protected = protecting(_weaker(supply.protected, claim, helps, index), index)
     why = _why_no_more(claim, portion, opening, lent, protected, supply, index)
     if is_gathering(claim) and why and why.reason == "NothingToRecall":
         return portion, _gang_waits(claim, all_there_is, supply, index)
@@ -335,7 +341,7 @@ def _why_no_more(
     portion: _Portion,
     opening: Sequence[Node],
     lent: Sequence[NodeLoan],
-    protected: Sequence[NodeLoan],
+    protected: str,
     supply: _Supply,
     index: Index,
 ) -> Blocker | None:
@@ -353,7 +359,7 @@ def _why_no_more(
         words = f"pool {pool.metadata.name} takes no node back for Kubernetes beyond its kubernetes.cap {cap}"
         return Blocker("KubernetesCap", words)
     if protected:
-        return Blocker("Protected", f"what could be recalled is protected: {protecting(protected, index)}")
+        return Blocker("Protected", f"what could be recalled is protected: {protected}")
     words = f"no loan of pool {pool.metadata.name} has a priority below {index.priority_of(claim)}"
     return Blocker("NothingToRecall", words)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from tidegate.api import BatchPool, CapacityClaim, CapacityClaimSpec, HolderReference
 from tidegate.api.names import CLAIM_LABEL
@@ -67,10 +67,10 @@ def _is_expired(claim: CapacityClaim, index: Index) -> bool:
 
 
 def _claim(namespace: str, owner: Owner, pods: list[Pod], nodes: int, pool: BatchPool, index: Index) -> CreateClaim:
-    number = 1 + sum(c.metadata.labels.get(CLAIM_LABEL) == owner.uid for c in index.snapshot.claims)
-    taken = {c.metadata.name for c in index.snapshot.claims if c.metadata.namespace == namespace}
+    number = 1 + index.once(_claims_so_far)[owner.uid]
+    taken = index.once(_claim_names)
     stem = f"{owner.kind.lower()}-{owner.name}"[:200]
-    while f"{stem}-{number}" in taken:
+    while (namespace, f"{stem}-{number}") in taken:
         number += 1
     first = max(pods, key=lambda p: p.priority)
     spec = CapacityClaimSpec(
@@ -82,3 +82,12 @@ def _claim(namespace: str, owner: Owner, pods: list[Pod], nodes: int, pool: Batc
         recall_class=pool.spec.recall.automatic_class,
     )
     return CreateClaim(namespace, f"{stem}-{number}", owner, spec)
+
+
+def _claims_so_far(index: Index) -> Counter[str]:
+    """How many automatic claims there are, by UID of the controller."""
+    return Counter(claim.metadata.labels.get(CLAIM_LABEL, "") for claim in index.snapshot.claims)
+
+
+def _claim_names(index: Index) -> set[tuple[str, str]]:
+    return {(claim.metadata.namespace or "", claim.metadata.name) for claim in index.snapshot.claims}

@@ -97,14 +97,12 @@ def write_status(
     """The claim's status as it should read. `advice` is what its pool would do for it, if it only says so."""
     pool = index.pools.get(claim.spec.pool_name)
     held = held_nodes(claim, index)
-    status = claim.status.model_copy(
-        update={
-            "nodes": tuple(n.name for n in held),
-            "held_nodes": len(held),
-            "wanted_nodes": wanted_nodes(claim, index),
-            "priority": index.priority_of(claim),
-            "observed_generation": claim.metadata.generation or None,
-        }
+    status = claim.status.but(
+        nodes=tuple(n.name for n in held),
+        held_nodes=len(held),
+        wanted_nodes=wanted_nodes(claim, index),
+        priority=index.priority_of(claim),
+        observed_generation=claim.metadata.generation or None,
     )
     end = ends_at(claim, index)
     if end and index.now >= end.time:
@@ -126,7 +124,7 @@ def write_status(
 
 
 def _written(claim: CapacityClaim, status: CapacityClaimStatus) -> list[Command]:
-    return [WriteClaimStatus(claim, status)] if status != claim.status else []
+    return [WriteClaimStatus(claim, status)] if status is not claim.status and status != claim.status else []
 
 
 def _satisfaction(
@@ -179,7 +177,7 @@ def _with_considered(claim: CapacityClaim, status: CapacityClaimStatus, index: I
     if said == old:
         return status
     considered, expected = consider(claim, index) if said and said.status == "False" else ((), None)
-    return status.model_copy(update={"considered": considered, "expected": expected})
+    return status.but(considered=considered, expected=expected)
 
 
 def _who_has_what(claim: CapacityClaim, index: Index) -> str:

@@ -8,14 +8,15 @@ from datetime import datetime
 from itertools import islice
 
 from tidegate.api import MOST_CONSIDERED, BatchPool, CapacityClaim, ConsideredNode, NodeLoan, RecallClass
-from tidegate.sharing.fit import may_run
+from tidegate.sharing.fit import Kind, may_run, shape_of
 from tidegate.sharing.idleness import held_by, set_aside
 from tidegate.sharing.index import Index
 from tidegate.sharing.lead_time import back_by, lead
 from tidegate.sharing.needs import held_nodes, is_automatic, suits, waiting_pods, wanted_nodes
+from tidegate.sharing.places import by_shape
 from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.protection import shields
-from tidegate.sharing.snapshot import Node, Pod
+from tidegate.sharing.snapshot import Node
 from tidegate.sharing.victims import cost_of
 
 LOOKED_AT = 16
@@ -47,17 +48,22 @@ def consider(claim: CapacityClaim, index: Index) -> tuple[tuple[ConsideredNode, 
         return (), None
     nearest = (node for node in index.once(_nearest_first, pool.metadata.name) if suits(node, claim))
     mine = {node.name for node in held_nodes(claim, index)}
-    pods = waiting_pods(claim, pool, index) if is_automatic(claim) else None
+    shapes = {shape_of(pod) for pod in waiting_pods(claim, pool, index)} if is_automatic(claim) else None
     looked_at = (node for node in islice(nearest, LOOKED_AT) if node.name not in mine)
-    answers = [_answer(node, claim, priority, pods, pool, index) for node in looked_at]
+    answers = [_answer(node, claim, priority, shapes, pool, index) for node in looked_at]
     answers.sort(key=lambda answer: answer.rank)
     lacking = wanted_nodes(claim, index) - len(mine)
     times = sorted(answer.there for answer in answers if answer.there)
     shown = answers[:MOST_CONSIDERED]
     return (
-        tuple(ConsideredNode(node_name=a.node, answer=a.answer, message=a.message) for a in shown),
+        tuple(index.once(_shown, answer) for answer in shown),
         times[lacking - 1] if 0 < lacking <= len(times) else None,
     )
+
+
+def _shown(answer: _Answer, _: Index) -> ConsideredNode:
+    """Many claims are given the same answers."""
+    return ConsideredNode(node_name=answer.node, answer=answer.answer, message=answer.message)
 
 
 def _nearest_first(pool_name: str, index: Index) -> list[Node]:
@@ -73,9 +79,9 @@ def _nearest_first(pool_name: str, index: Index) -> list[Node]:
 
 
 def _answer(
-    node: Node, claim: CapacityClaim, priority: int, pods: list[Pod] | None, pool: BatchPool, index: Index
+    node: Node, claim: CapacityClaim, priority: int, shapes: set[Kind] | None, pool: BatchPool, index: Index
 ) -> _Answer:
-    if pods is not None and not any(may_run(pod, node) for pod in pods):
+    if shapes is not None and not any(index.once(_runs_there, shape, node.name) for shape in shapes):
         return _Answer(node.name, "DoesNotFit", "no waiting pod of the claim may run there, by its size or its rules")
     if loan := index.active_loans.get(node.name):
         return _of_loan(loan, claim, priority, pool, index)
@@ -83,9 +89,18 @@ def _answer(
         worth = index.priority_of(owner)
         words = f"held for claim {owner.metadata.namespace}/{owner.metadata.name}, which has priority {worth}"
         return _Answer(node.name, "Held", words)
+    return index.once(_at_home, node.name, pool.metadata.name)
+
+
+def _at_home(node_name: str, pool_name: str, index: Index) -> _Answer:
+    node, pool = index.snapshot.nodes[node_name], index.pools[pool_name]
     if blocker := set_aside(node, pool) or held_by(node, pool, index):
         return _Answer(node.name, blocker.reason, blocker.message)
     return _Answer(node.name, "Free", "nobody uses it", index.now)
+
+
+def _runs_there(shape: Kind, node_name: str, index: Index) -> bool:
+    return may_run(index.once(by_shape)[shape], index.snapshot.nodes[node_name])
 
 
 def _of_loan(loan: NodeLoan, claim: CapacityClaim, priority: int, pool: BatchPool, index: Index) -> _Answer:
@@ -98,18 +113,20 @@ def _of_loan(loan: NodeLoan, claim: CapacityClaim, priority: int, pool: BatchPoo
         if back and back.claim and index.is_promised(loan):
             return _Answer(name, "Promised", f"it returns for claim {back.claim.namespace}/{back.claim.name}")
         return _Answer(name, "Coming", f"loan {loan.metadata.name} returns for nobody yet", due)
+    return index.once(_of_lent, name, priority, claim.spec.recall_class)
+
+
+def _of_lent(name: str, priority: int, recall_class: RecallClass, index: Index) -> _Answer:
+    """The same for all claims of one priority and class."""
+    loan = index.active_loans[name]
     worth = of_loan(loan, index)
     if worth >= priority:
         return _Answer(name, "AsImportant", f"its loan has priority {worth}, which is not below {priority}")
-    takes = lead(pool, claim.spec.recall_class, index)
+    takes = lead(index.pools[loan.spec.pool_name], recall_class, index)
     if found := shields(loan, index):
         until = [shield.until for shield in found]
         last = max((moment for moment in until if moment), default=index.now)
         words = f"protected: {'; '.join(shield.words for shield in found[:4])}"
         return _Answer(name, "Protected", words, None if None in until else last + takes)
-    words = index.once(_cost_in_words, name, claim.spec.recall_class)
+    words = cost_of(loan, recall_class, index).words
     return _Answer(name, "Recallable", words, index.now + takes)
-
-
-def _cost_in_words(node_name: str, recall_class: RecallClass, index: Index) -> str:
-    return cost_of(index.active_loans[node_name], recall_class, index).words

@@ -151,6 +151,8 @@ def nodes_wanted(
     rooms = Rooms([_room(node) for node in nodes if _takes_jobs(node, pool)], coming, sample)
     kept: dict[int | None, tuple[int, frozenset[str]]] = {}
     for job in jobs:
+        if rooms.new >= most:
+            break
         if job.time_limit_seconds not in kept:
             kept[job.time_limit_seconds] = _left_by(reserved, job, most)
         limit, closed = kept[job.time_limit_seconds]
@@ -205,8 +207,9 @@ class Rooms:
     def __init__(self, rooms: list[Room], coming: int, sample: Room) -> None:
         self._sample = sample
         self._rooms = [*rooms, *(replace(sample) for _ in range(coming))]
-        self._with_gpus = [room for room in self._rooms if room.gpus > 0]
-        self._full = 0
+        self._with: dict[int, list[Room]] = {}
+        """By a number of GPUs the rooms that had so many when they were looked through last."""
+        self._looks = 0
         self._too_much: dict[tuple[int, int, bool, int, frozenset[str]], list[tuple[int, int]]] = {}
         self.new = 0
         """How many rooms like the sample were added."""
@@ -221,8 +224,9 @@ class Rooms:
         too_much = self._too_much.setdefault((nodes, gpus, job.exclusive, limit, closed), [])
         if any(cpus >= least and memory_mib >= little for least, little in too_much):
             return 0
-        rooms = self._with_gpus if gpus else self._rooms
-        taking = (r for r in rooms if r.takes(gpus, cpus, memory_mib, job.exclusive) and r.node not in closed)
+        taking = (
+            r for r in self._with_gpus(gpus) if r.takes(gpus, cpus, memory_mib, job.exclusive) and r.node not in closed
+        )
         chosen = list(islice(taking, nodes))
         missing = nodes - len(chosen)
         if missing and (self.new + missing > limit or not self._sample.takes(gpus, cpus, memory_mib, job.exclusive)):
@@ -235,15 +239,24 @@ class Rooms:
             room.cpus = 0 if job.exclusive else room.cpus - cpus * count
             room.memory_mib -= memory_mib * count
             room.shared = False
-        self._full += sum(room.gpus <= 0 for room in chosen) if gpus else 0
-        if self._full * 2 > len(self._with_gpus):
-            self._with_gpus, self._full = [room for room in self._with_gpus if room.gpus > 0], 0
         return count
+
+    def _with_gpus(self, gpus: int) -> list[Room]:
+        if not gpus:
+            return self._rooms
+        self._looks += 1
+        if self._looks % 64 == 0:
+            # Rooms that are full by now are left out from here on.
+            self._with.clear()
+        if gpus not in self._with:
+            self._with[gpus] = [room for room in self._rooms if room.gpus >= gpus]
+        return self._with[gpus]
 
     def _add(self, missing: int) -> list[Room]:
         fresh = [replace(self._sample) for _ in range(missing)]
         self._rooms += fresh
-        self._with_gpus += [room for room in fresh if room.gpus > 0]
+        for gpus, rooms in self._with.items():
+            rooms += fresh if self._sample.gpus >= gpus else ()
         self.new += missing
         return fresh
 

@@ -143,7 +143,7 @@ def _join(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | N
         return Step(waiting(loan.status, f"Slurm node {record.name} is drained: {record.reason}", due))
     status = said(loan, loan.status, index.now, "Joined", True, "Registered", f"Slurm node {record.name} takes jobs")
     status = said(loan, status, index.now, "Lent", True, "SlurmOwns", f"partition {pool.spec.partition} may use it")
-    return Step(status.model_copy(update={"deadline": None}))
+    return Step(status.but(deadline=None))
 
 
 def _stay(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | None:
@@ -152,7 +152,7 @@ def _stay(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | N
         return turned_back(loan, "SlurmdLost", f"the slurmd pod of node {node.name} is gone", pool)
     slurm = index.slurm_of(pool.metadata.name)
     if slurm is None:
-        return Step(loan.status.model_copy(update={"message": f"Slurm {pool.spec.slurm_cluster_name} does not answer"}))
+        return Step(loan.status.but(message=f"Slurm {pool.spec.slurm_cluster_name} does not answer"))
     record = index.record_of(loan, slurm)
     if record is None:
         return turned_back(
@@ -163,7 +163,7 @@ def _stay(loan: NodeLoan, node: Node, pool: BatchPool, index: Index) -> Step | N
         return turned_back(loan, "SlurmNodeUnhealthy", words, pool)
     drained = is_drained_by_others(record)
     words = f"Slurm node {record.name} is drained by somebody else: {record.reason}" if drained else ""
-    return Step(loan.status.model_copy(update={"message": words, "deadline": None}))
+    return Step(loan.status.but(message=words, deadline=None))
 
 
 def _let_jobs_in(loan: NodeLoan, pool: BatchPool, slurm: SlurmState, index: Index, status: NodeLoanStatus) -> Step:

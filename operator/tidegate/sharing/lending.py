@@ -18,7 +18,11 @@ from tidegate.sharing.snapshot import Node, SlurmJob, SlurmNode, SlurmState
 
 def sample_room(pool: BatchPool, index: Index) -> Room | None:
     """What the pool's smallest node offers to Slurm, so that only jobs that fit are counted; None without nodes."""
-    nodes = index.nodes_of_pool[pool.metadata.name]
+    return index.once(_sample_room, pool.metadata.name)
+
+
+def _sample_room(pool_name: str, index: Index) -> Room | None:
+    nodes, pool = index.nodes_of_pool[pool_name], index.pools[pool_name]
     if not nodes:
         return None
     return Room(
@@ -39,9 +43,14 @@ def demand(pool: BatchPool, slurm: SlurmState, index: Index) -> int:
     return wanted(pool, slurm, index, len(index.nodes_of_pool[pool.metadata.name]))
 
 
-def startable(pool: BatchPool, slurm: SlurmState, index: Index) -> int:
+def startable(pool: BatchPool, index: Index) -> int:
     """How many of them let jobs start: a job of several nodes counts only if all of them are to be had by now."""
-    return wanted(pool, slurm, index, obtainable(pool, slurm, index, soon=False))
+    return index.once(_startable, pool.metadata.name)
+
+
+def _startable(pool_name: str, index: Index) -> int:
+    pool, slurm = index.pools[pool_name], index.slurm_of(pool_name)
+    return wanted(pool, slurm, index, obtainable(pool, slurm, index, soon=False)) if slurm else 0
 
 
 def obtainable(pool: BatchPool, slurm: SlurmState, index: Index, *, soon: bool) -> int:
@@ -114,7 +123,7 @@ def lend(pool: BatchPool, index: Index, taken: frozenset[str]) -> list[Command]:
         return []
     free = [n for n in free_nodes(pool, index) if n.name not in taken]
     lendable = [n for n in free if lend_blocker(n, pool, index, slurm) is None]
-    useful = 0 if index.terms(pool).policy == "Eager" else startable(pool, slurm, index)
+    useful = 0 if index.terms(pool).policy == "Eager" else startable(pool, index)
     count = min(len(lendable), *(nodes for nodes, _ in allowed(pool, index, len(free), useful, useful)))
     best = sorted(
         lendable,

@@ -27,18 +27,11 @@ def said(
 ) -> NodeLoanStatus:
     said = status.with_condition(now, type_, holds, reason, message, loan.metadata.generation or None)
     state = type_ if holds else status.state
-    return said.model_copy(
-        update={
-            "state": state,
-            "message": message,
-            "deadline": None,
-            "observed_generation": loan.metadata.generation or None,
-        }
-    )
+    return said.but(state=state, message=message, deadline=None, observed_generation=loan.metadata.generation or None)
 
 
 def waiting(status: NodeLoanStatus, message: str, deadline: datetime | None) -> NodeLoanStatus:
-    return status.model_copy(update={"message": message[:1024], "deadline": deadline})
+    return status.but(message=message[:1024], deadline=deadline)
 
 
 def deadline_after(loan: NodeLoan, status: NodeLoanStatus, index: Index, since: str, seconds: int) -> datetime:

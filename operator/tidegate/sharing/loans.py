@@ -20,7 +20,7 @@ def advance(loan: NodeLoan, index: Index) -> list[Command]:
     step = come_back(loan, index) if loan.is_wanted_back else go_out(loan, index)
     status = with_overdue(step.status, loan, index.now)
     if not loan.is_wanted_back:
-        status = status.model_copy(update={"priority": of_loan(loan, index)})
+        status = status.but(priority=of_loan(loan, index))
     write: list[Command] = [WriteLoanStatus(loan, status)] if status != loan.status else []
     return [*step.before, *write, *step.after]
 

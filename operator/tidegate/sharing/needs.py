@@ -39,8 +39,13 @@ def unbound_pods(claim: CapacityClaim, pool: BatchPool, index: Index) -> list[Po
     return [pod for pod in pods if is_served(pod, pool, index)] if is_automatic(claim) else pods
 
 
-def waiting_pods(claim: CapacityClaim, pool: BatchPool, index: Index) -> list[Pod]:
+def waiting_pods(claim: CapacityClaim, pool: BatchPool, index: Index) -> Sequence[Pod]:
     """Those of them that wait for a node with GPUs."""
+    return index.once(_waiting_pods, claim.metadata.uid, pool.metadata.name)
+
+
+def _waiting_pods(uid: str, pool_name: str, index: Index) -> list[Pod]:
+    claim, pool = index.claims[uid], index.pools[pool_name]
     return [p for p in unbound_pods(claim, pool, index) if not p.gated and wants_gpu(p, pool)]
 
 

@@ -78,14 +78,15 @@ def _rooms_on_loan(pool_name: str, index: Index) -> Rooms:
 def _fitting(pool_name: str, shape: Kind, index: Index) -> tuple[str, ...]:
     """Nodes on loan that pods of this shape fit onto, as far as others do not matter to them: the same for all."""
     layout = Layout(index.pools[pool_name].spec.gpu_resource_names, index)
-    return tuple(layout.fitting_alone(index.once(_by_shape)[shape], index.once(_rooms_on_loan, pool_name)))
+    return tuple(layout.fitting_alone(index.once(by_shape)[shape], index.once(_rooms_on_loan, pool_name)))
 
 
 def _helpful(pool_name: str, shape: Kind, index: Index) -> frozenset[str]:
     return frozenset(index.once(_fitting, pool_name, shape))
 
 
-def _by_shape(index: Index) -> dict[Kind, Pod]:
+def by_shape(index: Index) -> dict[Kind, Pod]:
+    """One of the waiting pods of each shape."""
     return {shape_of(pod): pod for pod in index.waiting_pods}
 
 

@@ -18,10 +18,10 @@ def with_start(claim: CapacityClaim, status: CapacityClaimStatus, accepted: bool
     """The status with the moment of the start, once there is one, and with what a reservation was promised."""
     start = claim.spec.start_time
     if status.promised_start is None and accepted and start:
-        status = status.model_copy(update={"promised_start": promise(claim, index)})
+        status = status.but(promised_start=promise(claim, index))
     satisfied = status.since("Satisfied") if status.is_true("Satisfied") else None
     if satisfied and status.started is None and (start is None or index.now >= start):
-        status = status.model_copy(update={"started": max(satisfied, start or satisfied)})
+        status = status.but(started=max(satisfied, start or satisfied))
     return _with_lateness(claim, status, index)
 
 

@@ -71,7 +71,7 @@ def _drain(loan: NodeLoan, back: LoanReturn, step: Step, index: Index) -> bool:
     if record is None:
         if step.status.is_true("Joined") or not index.slurmd_pods.get(loan.metadata.name):
             step.status = said(loan, step.status, index.now, "Drained", True, "NotInSlurm", "Slurm has no record of it")
-            step.status = step.status.model_copy(update={"ledger": _ledger(loan, step.status, index.now)})
+            step.status = step.status.but(ledger=_ledger(loan, step.status, index.now))
             return True
         _end_unregistered(loan, step, cluster, index)
         return False
@@ -84,7 +84,7 @@ def _drain(loan: NodeLoan, back: LoanReturn, step: Step, index: Index) -> bool:
     jobs = index.jobs_on(loan)
     if not jobs and not record.is_busy:
         step.status = said(loan, step.status, index.now, "Drained", True, "Empty", "Slurm runs nothing on it")
-        step.status = step.status.model_copy(update={"ledger": _ledger(loan, step.status, index.now)})
+        step.status = step.status.but(ledger=_ledger(loan, step.status, index.now))
         return True
     _climb(loan, back, step, record, pool, slurm, index)
     return False
@@ -109,7 +109,7 @@ def _climb(
         terms=pool.spec.recall,
         can_requeue="requeue" in slurm.capabilities,
     )
-    step.status = waiting(step.status, rungs.message, rungs.deadline).model_copy(update={"jobs": rungs.touched})
+    step.status = waiting(step.status, rungs.message, rungs.deadline).but(jobs=rungs.touched)
     step.before += [SignalJob(cluster, loan, job_id, signal) for job_id, signal in rungs.signal]
     step.after += [RequeueJob(cluster, loan, job_id) for job_id in rungs.requeue]
     step.after += [CancelJob(cluster, loan, job_id) for job_id in rungs.cancel]
@@ -184,7 +184,7 @@ def _release(loan: NodeLoan, back: LoanReturn, step: Step, index: Index) -> bool
         reason = "HandedOver" if claimed else "Released"
         words = f"node {loan.spec.node_name} is " + ("held for its claim" if claimed else "Kubernetes' again")
         step.status = said(loan, step.status, index.now, "Returned", True, reason, words)
-        step.status = step.status.model_copy(update={"message": "", "deadline": None})
+        step.status = step.status.but(message="", deadline=None)
         return True
     claim_uid = back.claim.uid if back.claim and back.claim.uid in index.live_claims else None
     pool = index.pools.get(loan.spec.pool_name)

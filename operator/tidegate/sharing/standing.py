@@ -48,7 +48,7 @@ def write_pool_status(
         nodes=_count(pool, {one.node for one in quarantined}, index),
         quarantined=quarantined[:MOST_QUARANTINED],
         demand_nodes=demand(pool, slurm, index) if slurm else 0,
-        startable_nodes=startable(pool, slurm, index) if slurm else 0,
+        startable_nodes=startable(pool, index) if slurm else 0,
         window=index.open_windows[pool.metadata.name],
         recommended=recommended,
     ).with_condition(index.now, "Ready", ready, reason, message, generation)
