@@ -193,7 +193,8 @@ def test_definitions_older_than_the_operator(bare_stage: Stage, operator: Operat
         assert operator.wait_dead(1) == 1
         (line,) = [line for line in operator.output.splitlines() if "CapacityClaim" in line]
         assert (
-            "The CRD of CapacityClaim in the cluster lacks the field spec.recallClass: apply the CRDs of release" in line
+            "The CRD of CapacityClaim in the cluster lacks the field spec.recallClass: apply the CRDs of release"
+            in line
         )
         assert "kubectl apply --server-side -f crds/" in line
         assert "Traceback" not in operator.output
