@@ -40,6 +40,7 @@ from tidegate.sharing.commands import (
     WriteLoanStatus,
     WritePoolStatus,
 )
+from tidegate.sharing.explain import explain
 from tidegate.sharing.takings import LOWEST, handover_gain
 
 PRIORITIES = ({"qos": "urgent", "priority": 5000}, {"partition": "express", "priority": 3000})
@@ -339,6 +340,19 @@ def test_of_two_operators_choices_the_younger_turns_back() -> None:
 )
 def test_a_loan_is_not_turned_back_for_its_job(world: list[Any]) -> None:
     assert not only(decided(SITE, taking(), *world), RecallLoan)
+
+
+def test_explain_tells_for_whom_a_node_is_taken_and_what_is_in_the_way() -> None:
+    seen = index(SITE, taking(), *on_its_way(1), slurm(urgent()))
+    node_said = explain("node", "gpu-1", "", seen)
+    assert node_said.because == "pool batch lends it to Slurm for job 7 of priority 5000"
+    assert dict(node_said.facts)["taken"] == "for job 7 of priority 5000"
+    world = [taking(), *busy(1, priority=9000), slurm(urgent())]
+    status = one(decided(SITE, *world), WritePoolStatus).status
+    told = index(SITE, world[0].model_copy(update={"status": status}), *world[1:])
+    assert dict(explain("pool", "batch", "", told).facts)["UrgentServed"].startswith(
+        "False, TooFewToTake: job 7 of priority 5000 lacks 1 nodes and could take 0: pod team/web-1 has priority 9000"
+    )
 
 
 # --- both directions together

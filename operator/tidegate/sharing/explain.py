@@ -49,7 +49,7 @@ def _explain_pool(name: str, index: Index) -> Explanation:
     nodes = explain_nodes((node.name for node in index.nodes_of_pool[name]), index)
     owners = Counter(node.owner.partition(" ")[0] for node in nodes)
     ready, exclusive = pool.status.condition("Ready"), pool.status.condition("Exclusive")
-    windows = pool.status.condition("WindowsReadable")
+    windows, urgent = pool.status.condition("WindowsReadable"), pool.status.condition("UrgentServed")
     blocker = pool_blocker(pool, index)
     loans = index.loans_of(name)
     returning = [loan for loan in loans if loan.is_wanted_back]
@@ -72,6 +72,7 @@ def _explain_pool(name: str, index: Index) -> Explanation:
             ("window", _window(pool, index)),
             ("Ready", said(ready)),
             ("Exclusive", said(exclusive)),
+            ("UrgentServed", said(urgent) if urgent else ""),
             ("WindowsReadable", said(windows) if windows else ""),
             ("next recall", _next_recall(pool, loans, index)),
             *((f"loan {loan.metadata.name}", next_step_of(loan)) for loan in returning[:MOST]),

@@ -56,10 +56,15 @@ def on_loan(subject: str, loan: NodeLoan, index: Index) -> Explanation:
         )
     else:
         since = loan.metadata.creation_timestamp
-        because = f"pool {loan.spec.pool_name} lends it to Slurm"
+        because = f"pool {loan.spec.pool_name} lends it to Slurm{_for_job(loan)}"
     next_step = _end_of_loan(loan, pool, index) if where == "lent" else next_step_of(loan)
     facts = _loan_facts(loan, index)
     return Explanation(subject, _OWNERS[where], since, because, next_step, _loan_trouble(loan, pool, index), facts)
+
+
+def _for_job(loan: NodeLoan) -> str:
+    job = loan.spec.taken_for
+    return f" for job {job.job_id} of priority {job.priority}" if job else ""
 
 
 def _end_of_loan(loan: NodeLoan, pool: BatchPool | None, index: Index) -> str:
@@ -144,6 +149,7 @@ def _loan_facts(loan: NodeLoan, index: Index) -> Facts:
         ("loan", loan.metadata.name),
         ("GPUs", f"{loan.spec.gpus} {loan.spec.gpu_resource_name}"),
         ("priority", _priority(loan, index)),
+        ("taken", _for_job(loan).strip()),
         ("for claim", f"{back.claim.namespace}/{back.claim.name}" if back and back.claim else ""),
         ("recall class", back.recall_class if back else ""),
         ("deadline", moment(status.deadline, index.now) if status.deadline else ""),
