@@ -87,6 +87,7 @@ async def test_observes_nodes_partitions_and_what_this_slurm_can_do(site: Site) 
     assert set(node.partitions) == {"lent", "urgent"}
     assert state.partitions >= {"lent", "urgent"}
     assert "missing" not in state.partitions
+    assert state.node_sets["urgent"] == state.node_sets["lent"] == {"lent"}
     assert (REQUEUE in state.capabilities) == (not state.release.startswith("24."))
     assert state.observed is not None
     assert not state.error

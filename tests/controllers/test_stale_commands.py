@@ -13,7 +13,7 @@ import pytest
 from tests.controllers.site import USERS, Operator, Site
 from tidegate.api import NodeLoan
 from tidegate.api.names import FENCE_TAINT, JOINING_REASON, claim_fence
-from tidegate.cluster.kinds import CAPACITY_CLAIMS, NODE_LOANS, NODES, PODS
+from tidegate.cluster.kinds import BATCH_POOLS, CAPACITY_CLAIMS, EVENTS, NODE_LOANS, NODES, PODS
 from tidegate.controllers.appliers import apply
 from tidegate.sharing.commands import (
     ConfirmVacated,
@@ -22,6 +22,7 @@ from tidegate.sharing.commands import (
     DeleteSlurmNode,
     DownSlurmNode,
     DrainSlurmNode,
+    EvictPod,
     FenceNode,
     FreeNode,
     FreeSurplus,
@@ -34,6 +35,7 @@ from tidegate.sharing.commands import (
     UnlabelNode,
     WriteClaimStatus,
 )
+from tidegate.sharing.idleness import DO_NOT_DISRUPT
 from tidegate.sharing.index import Index
 from tidegate.sharing.return_steps import back_of
 
@@ -293,3 +295,71 @@ def test_a_drain_is_lifted_only_while_the_node_joins(site: Site, operator: Opera
     site.run(site.kube.patch(NODE_LOANS, lent.metadata.name, {"spec": {"wanted": "Returned"}}))
     assert not operator.apply(resume), "it is wanted back"
     assert site.slurm.nodes["gpu-0"].drained
+
+
+@pytest.fixture
+def eviction(site: Site, operator: Operator) -> EvictPod:
+    """What an operator wants after it has seen that a node with a pod is fenced for an urgent job."""
+    site.run(site.kube.patch(BATCH_POOLS, "batch", {"spec": {"lending": {"preemption": "LowerPriority"}}}))
+    site.gpu_pod("web-1", "web")
+    site.turn()
+    site.slurm.submit(partition="urgent", gpus_per_node=2, duration_seconds=1000)
+    for _ in range(40):
+        operator.read_watch()
+        operator.ask_slurm()
+        for command in operator.decide():
+            if isinstance(command, EvictPod):
+                return command
+            operator.apply(command)
+        site.pass_time(1)
+    raise AssertionError("nobody is to be evicted")
+
+
+def test_a_pod_that_may_still_go_is_evicted_and_told_why(site: Site, operator: Operator, eviction: EvictPod) -> None:
+    assert operator.apply(eviction)
+    assert [pod["metadata"]["name"] for pod in site.kube.evicted] == ["web-1"]
+    (event,) = [raw for raw in site.run(site.kube.list(EVENTS, USERS)) if raw["reason"] == "Evicted"]
+    assert event["message"] == "Evicted from node gpu-0 for Slurm job 1 of priority 1500: the pod's priority is 1000"
+    assert operator.apply(eviction), "a second try is content with a pod that is ending"
+    assert len(site.kube.evicted) == 1
+
+
+def test_a_pod_is_not_evicted_any_more_when_the_world_has_moved_on(
+    site: Site, operator: Operator, eviction: EvictPod
+) -> None:
+    loan = eviction.loan.metadata.name
+    protected = {"metadata": {"annotations": {DO_NOT_DISRUPT: "true"}}}
+    unprotected = {"metadata": {"annotations": {DO_NOT_DISRUPT: None}}}
+    site.run(site.kube.patch(PODS, "web-1", protected, USERS))
+    assert not operator.apply(eviction)
+    site.run(site.kube.patch(PODS, "web-1", unprotected, USERS))
+    site.run(site.kube.patch(NODES, "gpu-0", protected))
+    assert not operator.apply(eviction)
+    site.run(site.kube.patch(NODES, "gpu-0", unprotected))
+    site.budget("web", maxUnavailable=0)
+    assert not operator.apply(eviction)
+    site.budget("web", maxUnavailable=1)
+    assert not operator.apply(replace(eviction, gang=(loan, "another")))
+    assert not operator.apply(replace(eviction, gang=()))
+    elsewhere = replace(eviction.pod, node="gpu-7")
+    assert operator.apply(replace(eviction, pod=replace(elsewhere, uid="of-another-pod"))), "that one is gone"
+    site.run(site.kube.patch(NODES, "gpu-0", {"spec": {"taints": []}}))
+    assert not operator.apply(eviction)
+    site.run(site.kube.patch(NODE_LOANS, loan, {"spec": {"wanted": "Returned"}}))
+    assert not operator.apply(eviction)
+    assert site.kube.evicted == []
+    assert site.wrongs == []
+
+
+def test_nobody_goes_before_the_server_says_that_all_may(site: Site, operator: Operator, eviction: EvictPod) -> None:
+    site.gpu_pod("api-1", "api", 1, "low")
+    site.kube.schedule_stale(USERS, "api-1", "gpu-0")
+    for raw in site.run(site.kube.list(PODS, USERS)):
+        site.run(site.kube.patch(PODS, raw["metadata"]["name"], {"status": {"phase": "Running"}}, USERS, "status"))
+    other = next(pod for pod in site.pods() if pod.name == "api-1")
+    site.budget("api", minAvailable=1)
+    assert not operator.apply(replace(eviction, others=(other,)))
+    assert site.kube.evicted == []
+    site.budget("api", minAvailable=0)
+    assert operator.apply(replace(eviction, others=(other,)))
+    assert [pod["metadata"]["name"] for pod in site.kube.evicted] == ["web-1"], "the other one was only asked about"

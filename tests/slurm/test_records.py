@@ -63,6 +63,8 @@ def test_a_running_job_has_its_nodes_and_gpus(release: str) -> None:
     assert job.end_time is not None
     assert (job.end_time - job.start_time).total_seconds() == 60 * 60
     assert (job.time_limit_seconds, job.qos, job.restarts) == (60 * 60, "normal", 0)
+    assert job.eligible_time is not None
+    assert job.eligible_time <= job.start_time
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -101,8 +101,11 @@ async def test_missing_rights_are_not_taken_for_a_wrong_token(number: int) -> No
 )
 async def test_a_read_is_repeated_when_something_before_slurm_fails(trouble: Any) -> None:
     async with restd() as server, client(server.url) as slurm:
-        server.on("/partitions/", trouble, trouble, body(partitions=[{"name": "lent"}]))
-        assert (await slurm.observe()).partitions == {"lent"}
+        partitions = [{"name": "lent", "node_sets": "lent,more"}, {"name": "all", "node_sets": ""}]
+        server.on("/partitions/", trouble, trouble, body(partitions=partitions))
+        seen = await slurm.observe()
+        assert seen.partitions == {"lent", "all"}
+        assert seen.node_sets == {"lent": frozenset({"lent", "more"})}
         assert server.count("/partitions/") == 3
 
 

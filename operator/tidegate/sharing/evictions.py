@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from tidegate.sharing.idleness import DO_NOT_DISRUPT
@@ -53,18 +53,22 @@ class Allowance:
 
     def take(self, pods: Iterable[Pod]) -> str:
         """Plan to evict all of the pods; why that cannot be, and then none is planned, or empty."""
-        left = dict(self.left)
+        needed: Counter[str] = Counter()
         for pod in pods:
-            over = [budget for budget in self._budgets.get(pod.namespace, ()) if _selects(budget, pod)]
+            over = self._over(pod)
             if len(over) > 1:
                 names = " and ".join(budget.name for budget in over[:2])
                 return f"pod {pod.key} has the PodDisruptionBudgets {names}; Kubernetes evicts no pod that has two"
             for budget in over:
-                left[budget.key] -= 1
-                if left[budget.key] < 0:
+                needed[budget.key] += 1
+                if needed[budget.key] > self.left[budget.key]:
                     return f"PodDisruptionBudget {budget.key} does not allow the eviction of pod {pod.key} now"
-        self.left = left
+        for key, count in needed.items():
+            self.left[key] -= count
         return ""
+
+    def _over(self, pod: Pod) -> list[DisruptionBudget]:
+        return [budget for budget in self._budgets.get(pod.namespace, ()) if _selects(budget, pod)]
 
 
 def _selects(budget: DisruptionBudget, pod: Pod) -> bool:

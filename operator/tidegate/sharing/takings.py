@@ -39,6 +39,8 @@ LOWEST = -(2**31)
 """No work is worth less: PriorityClasses have 32 bits."""
 _LIMITS = ("CapReached", "MaxJoining", "KubernetesFloor")
 """The terms of lending that hold for takings, too. Headroom does for nodes without pods."""
+_MOST_NAMED = 4
+"""So many things that are in the way are named."""
 _NO_USE = ("PoolNotFound", "PriorityClassNotFound", "MoreThanPool", "ClassNotAllowed", "QuotaExceeded")
 """Why claims wait that no node would help."""
 
@@ -126,6 +128,21 @@ def pods_to_evict(node: str, pool: BatchPool, index: Index) -> list[Pod]:
     return [pod for pod in index.foreign_gpu_pods(node, pool) if not pod.deleting]
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    """A node that may be taken, with the pods that would have to go."""
+
+    node: Node
+    pods: list[Pod]
+    free: bool
+    """No GPU pod is on it, not even one that is ending."""
+
+    def cost(self) -> tuple[int, int, float, str]:
+        """Least important pods first, then few ones, then young ones."""
+        oldest = min((pod.created.timestamp() for pod in self.pods), default=0.0)
+        return max((pod.priority for pod in self.pods), default=LOWEST), len(self.pods), -oldest, self.node.name
+
+
 @dataclass
 class _Chooser:
     """Chooses nodes of one pool, and remembers what it gave away in this decision."""
@@ -141,38 +158,51 @@ class _Chooser:
         limits = [one for one in allowed(self.pool, self.index, free, 0, 0) if one[1].reason in _LIMITS]
         self.limits = [(count - self.lent, blocker) for count, blocker in limits]
         self.spare = free - self.lent - self.index.terms(self.pool).headroom.high
+        self._known: dict[int, tuple[list[_Candidate], list[str]]] = {}
+        self._failed: tuple[int, str] | None = None
+
+    def _candidates(self, priority: int) -> tuple[list[_Candidate], list[str]]:
+        """Nodes that a job of that priority may take, the cheapest first, and why it may not take the others."""
+        if priority not in self._known:
+            found, obstacles = list[_Candidate](), list[str]()
+            for node in self.index.nodes_of_pool[self.pool.metadata.name]:
+                if blocker := taking_blocker(node, self.pool, priority, self.index, self.slurm):
+                    obstacles.append(blocker.message)
+                else:
+                    there = self.index.foreign_gpu_pods(node.name, self.pool)
+                    found.append(_Candidate(node, [pod for pod in there if not pod.deleting], not there))
+            self._known[priority] = sorted(found, key=_Candidate.cost), obstacles
+        return self._known[priority]
 
     def choose(self, urgent: _Urgent, count: int, spoken_for: set[str]) -> list[Node] | Blocker:
         """So many nodes, those first whose pods are least important, fewest and youngest; or why there are not."""
         if full := next((blocker for most, blocker in self.limits if most < count), None):
             return Blocker(full.reason, f"{urgent} lacks {count} nodes: {full.message}")
-        obstacles: list[str] = []
-        candidates: list[tuple[tuple[int, int, float, str], Node, list[Pod]]] = []
-        for node in self.index.nodes_of_pool[self.pool.metadata.name]:
-            if node.name in spoken_for:
-                continue
-            if blocker := taking_blocker(node, self.pool, urgent.priority, self.index, self.slurm):
-                obstacles.append(blocker.message)
-            else:
-                pods = pods_to_evict(node.name, self.pool, self.index)
-                candidates.append((_cost(node, pods), node, pods))
+        if self._failed and count >= self._failed[0]:
+            return Blocker("TooFewToTake", f"{urgent} lacks {count} nodes and could take fewer: {self._failed[1]}")
+        candidates, obstacles = self._candidates(urgent.priority)
+        obstacles = obstacles[:_MOST_NAMED]
         chosen: list[Node] = []
-        spare, allowance = self.spare, self.allowance.copy()
-        for _, node, pods in sorted(candidates, key=lambda one: one[0]):
+        spare, allowance, seen = self.spare, self.allowance.copy(), 0
+        for one in candidates:
             if len(chosen) == count:
                 break
-            if not self.index.foreign_gpu_pods(node.name, self.pool):
-                if spare <= 0:
-                    obstacles.append(f"node {node.name} is free, but kept as headroom")
-                    continue
-                spare -= 1
-            if why := allowance.take(pods):
-                obstacles.append(why)
+            seen += 1
+            if one.node.name in spoken_for:
                 continue
-            chosen.append(node)
+            if one.free and spare <= 0:
+                obstacles.append(f"node {one.node.name} is free, but kept as headroom")
+            elif why := allowance.take(one.pods):
+                obstacles.append(why)
+            else:
+                chosen.append(one.node)
+                spare -= one.free
         if len(chosen) < count:
-            words = f"{urgent} lacks {count} nodes and could take {len(chosen)}: {'; '.join(obstacles[:4])}"
-            return Blocker("TooFewToTake", words)
+            words = "; ".join(obstacles[:_MOST_NAMED])
+            # What is left only shrinks, and those that come after are no more important.
+            self._failed = count, words
+            return Blocker("TooFewToTake", f"{urgent} lacks {count} nodes and could take {len(chosen)}: {words}")
+        del candidates[:seen]
         self.spare, self.allowance.left = spare, allowance.left
         self.limits = [(most - count, blocker) for most, blocker in self.limits]
         return chosen
@@ -221,13 +251,18 @@ def taking_blocker(node: Node, pool: BatchPool, priority: int, index: Index, slu
     for pod in index.once(_as_important, pool.metadata.name, priority):
         if may_run(pod, node):
             return Blocker("PendingPod", f"pending pod {pod.key} of priority {pod.priority} may need node {node.name}")
+    return index.once(_claimed, pool.metadata.name, priority)
+
+
+def _claimed(pool_name: str, priority: int, index: Index) -> Blocker | None:
+    """An explicit claim of that priority at least that lacks nodes of the pool: it would take them back."""
     for claim in index.live_claims.values():
         worth = index.priority_of(claim)
-        if claim.spec.pool_name != pool.metadata.name or worth is None or worth < priority:
+        if claim.spec.pool_name != pool_name or worth is None or worth < priority:
             continue
         if _waits_for_any_node(claim, index):
             words = f"claim {claim.metadata.namespace}/{claim.metadata.name} of priority {worth} waits for nodes"
-            return Blocker("Claimed", f"{words} of pool {pool.metadata.name}")
+            return Blocker("Claimed", f"{words} of pool {pool_name}")
     return None
 
 
@@ -242,11 +277,6 @@ def _waits_for_any_node(claim: CapacityClaim, index: Index) -> bool:
     satisfied = claim.status.condition("Satisfied")
     lacks = satisfied is None or (satisfied.status != "True" and satisfied.reason not in _NO_USE)
     return lacks and is_due(claim, index) and not is_automatic(claim)
-
-
-def _cost(node: Node, pods: list[Pod]) -> tuple[int, int, float, str]:
-    oldest = min((pod.created.timestamp() for pod in pods), default=0.0)
-    return max((pod.priority for pod in pods), default=LOWEST), len(pods), -oldest, node.name
 
 
 def handover_gain(command: Command, index: Index) -> int | None:
