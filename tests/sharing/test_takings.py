@@ -162,6 +162,12 @@ def test_the_least_important_then_the_youngest_pod_loses_its_node(first: Any, se
     assert taken(taking(), *busy(1, **first), *busy(2, **second), slurm(urgent())) == [chosen]
 
 
+def test_a_node_that_failed_to_join_is_taken_last() -> None:
+    failed = loan("gpu-1", done=("Fenced", "Vacated", "Recalled", "Returned"), created=ago(400))
+    assert taken(taking(), *busy(1, priority=10), *busy(2, priority=20), failed, slurm(urgent())) == ["gpu-2"]
+    assert taken(taking(), *busy(1, priority=10), failed, slurm(urgent())) == ["gpu-1"]
+
+
 def test_one_pod_loses_its_node_rather_than_two() -> None:
     two = [node("gpu-1"), *(pod(f"a-{n}", on="gpu-1", gpus=4) for n in range(2))]
     assert taken(taking(), *two, *busy(2), slurm(urgent())) == ["gpu-2"]

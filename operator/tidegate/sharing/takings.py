@@ -20,6 +20,7 @@ from datetime import timedelta
 
 from tidegate.api import BatchPool, CapacityClaim, NodeLoan, TakenFor
 from tidegate.api.names import RETURN_FINALIZER
+from tidegate.sharing.budgets import failed_loans
 from tidegate.sharing.commands import Command, CreateLoan, RecallLoan
 from tidegate.sharing.demand import Room, nodes_lacking, nodes_of
 from tidegate.sharing.evictions import Allowance, why_it_stays
@@ -136,11 +137,14 @@ class _Candidate:
     pods: list[Pod]
     free: bool
     """No GPU pod is on it, not even one that is ending."""
+    failed: int
+    """How often it did not get as far as Slurm lately."""
 
-    def cost(self) -> tuple[int, int, float, str]:
-        """Least important pods first, then few ones, then young ones."""
+    def cost(self) -> tuple[int, int, int, float, str]:
+        """Nodes that work first, so that nobody is evicted in vain again; then the least important, few, young pods."""
+        most = max((pod.priority for pod in self.pods), default=LOWEST)
         oldest = min((pod.created.timestamp() for pod in self.pods), default=0.0)
-        return max((pod.priority for pod in self.pods), default=LOWEST), len(self.pods), -oldest, self.node.name
+        return self.failed, most, len(self.pods), -oldest, self.node.name
 
 
 @dataclass
@@ -170,7 +174,8 @@ class _Chooser:
                     obstacles.append(blocker.message)
                 else:
                     there = self.index.foreign_gpu_pods(node.name, self.pool)
-                    found.append(_Candidate(node, [pod for pod in there if not pod.deleting], not there))
+                    failed = failed_loans(node.name, self.pool, self.index)
+                    found.append(_Candidate(node, [pod for pod in there if not pod.deleting], not there, failed))
             self._known[priority] = sorted(found, key=_Candidate.cost), obstacles
         return self._known[priority]
 
