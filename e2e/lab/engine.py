@@ -126,7 +126,7 @@ def _client(host: str) -> docker.DockerClient:
 
 
 def acquire(user: str, machine: Machine, progress: Progress) -> Engine:
-    """An engine for this lab; starts the private one where none is reached."""
+    """An engine for this lab; starts the private one where none is reached, also again after it died."""
     with _lock():
         engine = connect()
         if engine is None:
@@ -166,14 +166,6 @@ def release(user: str) -> None:
         for path in record.absent:
             shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(RUN, ignore_errors=True)
-
-
-def revive(machine: Machine) -> None:
-    """Starts the private engine again if it died while labs were up, so that what it ran can be removed in order."""
-    with _lock():
-        record = Record.load()
-        if record and not (record.process and record.process.alive):
-            _start(machine)
 
 
 def _start(machine: Machine) -> Engine:

@@ -62,14 +62,15 @@ class SlurmSite:
         check_name(name)
         wanted = Record(kind=cls.kind, release=slurm, workers=workers)
         progress, machine = Progress(), Machine.look()
-        if Record.load_complete(name, wanted):
+        # without its engine it is gone, whatever is written: a machine that started anew has the record alone
+        if Record.load_complete(name, wanted) and engines.connect():
             running = cls.attach(name)
             with progress.step(f"{name} is up"):
                 running._start_stopped()
             return running
         cls._check(name, slurm, machine)
         if Record.load(name):
-            progress.note(f"what an unfinished start left of {name} is taken away first")
+            progress.note(f"{name} was left half made or half gone: what is there is taken away first")
             cls.remove(name)
         wanted.save(name)
         for finding in machine.findings():
@@ -101,10 +102,8 @@ class SlurmSite:
         record = Record.load(name)
         if record is None:
             return
-        engines.revive(Machine.look())
-        engine = engines.connect()
-        if engine is not None:
-            cls(name, engine, record)._take_away()
+        engine = engines.acquire(name, Machine.look(), Progress())
+        cls(name, engine, record)._take_away()
         engines.release(name)
         Record.forget(name)
 

@@ -84,3 +84,21 @@ def test_nothing_is_left_after_everything_was_killed(names: tuple[str, str]) -> 
     assert traces(neighbour, site.network.link) == []
     if alone:
         assert Footprint.look() == before
+
+
+def test_a_machine_that_started_anew_makes_the_lab_anew(names: tuple[str, str]) -> None:
+    """A start of the machine ends all that runs, as `release` does; on disk it says still that a site is up."""
+    name, _ = names
+    if engine.Record.load() is not None or engine.connect() is not None:
+        pytest.skip("the engine here is not this test's to end")
+    before = Footprint.look()
+    SlurmSite.up(name, workers=1)
+    engine.release(name)
+
+    with pytest.raises(LabError, match="is up"):
+        SlurmSite.attach(name)
+    again = SlurmSite.up(name, workers=1)
+    assert again.slurm("srun", "--gres=gpu:1", "hostname", user="alice").strip() == "node0"
+    again.down()
+    assert traces(name, again.network.link) == []
+    assert Footprint.look() == before
