@@ -194,13 +194,13 @@ class _Builder:
 
     def _pending_job(self) -> None:
         self.jobs += 1
-        nodes = self.chance.choice((1, 1, 1, 1, 2, 4, 8))
+        nodes, gpus = self.chance.choice((1, 1, 1, 1, 2, 4, 8)), self.chance.choice((1, 2, 4, 8))
         self.records.append(
             job(
                 self.jobs,
-                gpus=nodes * self.chance.choice((1, 2, 4, 8)),
-                cpus=nodes * self.chance.randint(1, 32),
-                memory_mib_per_node=1024 * self.chance.randint(1, 256),
+                gpus=nodes * gpus,
+                cpus=nodes * gpus * self.chance.choice((1, 4, 6)),
+                memory_mib_per_node=gpus * self.chance.choice((4096, 16_384, 32_768)),
                 node_count=nodes,
                 user=f"user-{self.chance.randrange(USERS)}",
                 priority=self.chance.randint(1, 100_000),

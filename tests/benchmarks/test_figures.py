@@ -27,6 +27,13 @@ def test_a_figure_says_whether_its_aim_was_met() -> None:
     assert not Figure("memory", 260, "MiB", 260).missed
 
 
+def test_an_aim_may_be_the_least_that_is_wanted() -> None:
+    rates = [Figure("hand-overs", value, "/s", 430, at_least=True) for value in (400, 450, 2000)]
+    assert [one.missed for one in rates] == [True, False, False]
+    assert [one.is_close for one in rates] == [False, True, False]
+    assert rates[0].row == "| hand-overs | 1 | 400 /s | at least 430 /s | missed |"
+
+
 def test_steps_without_measurements_have_no_row() -> None:
     table = steps_table({"Fenced to Vacated": [0.1, 0.2], "Left to Clean": []})
     assert "| Fenced to Vacated | 2 | 0.10 | 0.20 |" in table

@@ -104,6 +104,20 @@ def test_of_loans_that_would_do_alike_those_that_lose_least() -> None:
     assert got(*things, busy, claim(gpus=18)) == {"c1": ["gpu-4*", "gpu-3*", "gpu-2*"]}
 
 
+def test_claims_that_may_have_the_same_nodes_end_one_job_of_two_nodes_rather_than_two_jobs() -> None:
+    running = slurm(
+        *(slurm_node(f"gpu-{n}", "ALLOCATED", gpus_used=8) for n in (1, 2, 3, 4)),
+        job(1, on=("gpu-1", "gpu-2"), gpus=16, started=ago(100)),
+        job(3, on="gpu-3", started=ago(150)),
+        job(4, on="gpu-4", started=ago(160)),
+    )
+    older, younger = claim(created=ago(50)), claim("c2", created=ago(40))
+    assert got(*lent(1, 2, 3, 4), running, older) == {"c1": ["gpu-3*"]}
+    assert got(*lent(1, 2, 3, 4), running, older, younger) == {"c1": ["gpu-1*"], "c2": ["gpu-2*"]}
+    other = claim("c2", created=ago(40), recall_class="fast")
+    assert got(*lent(1, 2, 3, 4), running, older, other) == {"c1": ["gpu-3*"], "c2": ["gpu-4*"]}
+
+
 def test_held_and_coming_nodes_count_with_the_gpus_they_have() -> None:
     things = [claimed_node("a", gpus=8), *coming(1, "c1", gpus=4), node("b", gpus=4), node("c", gpus=8)]
     assert got(*things, claim(gpus=12)) == {}

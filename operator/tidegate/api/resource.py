@@ -104,7 +104,10 @@ class Status(Model):
 
     def condition(self, type_: str) -> Condition | None:
         """The condition of that type, or None while nothing was said."""
-        return next((c for c in self.conditions if c.type == type_), None)
+        for condition in self.conditions:
+            if condition.type == type_:
+                return condition
+        return None
 
     def is_true(self, type_: str) -> bool:
         """Whether the condition of that type says True."""

@@ -27,6 +27,7 @@ from tidegate.sharing.needs import (
     fewest,
     held_nodes,
     is_automatic,
+    labels_of,
     lacking,
     need_of,
     suitable,
@@ -98,15 +99,13 @@ class _Shelf:
     free: list[Node]
     opening: Sequence[Node]
     returning: list[NodeLoan]
-    lent: Sequence[NodeLoan]
+    lent: list[NodeLoan]
     protected: str
     """Which jobs keep further loans, and until when."""
     wanted: int
     """How many nodes all claims of this sort lack. Loans are chosen for all of them together: a job of several nodes
     dies once, for whichever claims these are."""
     chosen: list[NodeLoan] = field(default_factory=list)
-    as_of: int = 0
-    """How many nodes were given out when `lent` was looked through."""
 
 
 @dataclass
@@ -130,6 +129,10 @@ class _Portion:
 
 def in_order(index: Index) -> list[CapacityClaim]:
     """Live claims in the one order for all: priority, then age, then UID."""
+    return index.once(_in_order)
+
+
+def _in_order(index: Index) -> list[CapacityClaim]:
     return sorted(
         index.live_claims.values(),
         key=lambda c: (-(index.priority_of(c) or 0), created(c), c.metadata.uid),
@@ -182,17 +185,18 @@ def allot(index: Index) -> Allotment:
     given = Allotment()
     lacks = [(claim, wanted) for claim in in_order(index) if (wanted := _lacks(claim, index)) > 0]
     supplies = {name: _supply(index.pools[name], index) for name in {claim.spec.pool_name for claim, _ in lacks}}
+    plain: dict[str, _Sort] = {}
     together = Counter[tuple[str, _Sort]]()
     for claim, wanted in lacks:
         if _is_plain(claim, supplies[claim.spec.pool_name]):
-            together[claim.spec.pool_name, _sort(claim, index)] += wanted
+            sort = plain[claim.metadata.uid] = _sort(claim, index)
+            together[claim.spec.pool_name, sort] += wanted
     for claim, wanted in lacks:
         supply = supplies[claim.spec.pool_name]
-        if _is_plain(claim, supply):
-            sort = _sort(claim, index)
-            if sort not in supply.shelves:
-                supply.shelves[sort] = _shelf(claim, together[claim.spec.pool_name, sort], supply, index)
-            portion, blocker = _from_shelf(claim, wanted, supply.shelves[sort], supply, index)
+        if sort_of := plain.get(claim.metadata.uid):
+            if sort_of not in supply.shelves:
+                supply.shelves[sort_of] = _shelf(claim, together[claim.spec.pool_name, sort_of], supply, index)
+            portion, blocker = _from_shelf(claim, wanted, supply.shelves[sort_of], supply, index)
         else:
             portion, blocker = _portion(claim, wanted, supply, index)
         if blocker:
@@ -222,7 +226,7 @@ def _sort(claim: CapacityClaim, index: Index) -> _Sort:
     pool, priority = index.pools[claim.spec.pool_name], index.priority_of(claim) or 0
     recall_class = recall_class_of(claim, pool, priority) or claim.spec.recall_class
     helpful = need_of(claim, pool, index).helpful if is_automatic(claim) else None
-    return _Sort(recall_class, priority, helpful, frozenset(claim.spec.node_selector.items()))
+    return _Sort(recall_class, priority, helpful, labels_of(claim))
 
 
 def _shelf(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -> _Shelf:
@@ -238,26 +242,29 @@ def _from_shelf(
     claim: CapacityClaim, wanted: int, shelf: _Shelf, supply: _Supply, index: Index
 ) -> tuple[_Portion, Blocker | None]:
     """What the claim gets, and why it is not all."""
-    free = _draw(shelf.free, wanted, lambda node: node.name not in supply.taken)
-    returning = _draw(shelf.returning, wanted - len(free), lambda loan: loan.spec.node_name not in supply.taken)
+    free = _draw(shelf.free, wanted, lambda node: node.name not in supply.taken) if shelf.free else []
+    returning: list[NodeLoan] = []
+    if shelf.returning:
+        returning = _draw(shelf.returning, wanted - len(free), lambda loan: loan.spec.node_name not in supply.taken)
     rest = wanted - len(free) - len(returning)
     count = min(rest - len(shelf.opening), supply.room)
-    recalled = _recalled(count, shelf, claim, supply, index)
+    recalled = _recalled(count, shelf, claim, supply, index) if count > 0 else []
     shelf.wanted -= wanted
     portion = _Portion(free, [*returning, *recalled])
     if portion.nodes >= wanted:
         return portion, None
-    lent = _still_lent(shelf, supply)
-    return portion, _why_no_more(claim, portion, shelf.opening, lent, shelf.protected, supply, index)
+    return portion, _why_no_more(
+        claim, portion, shelf.opening, _still_lent(shelf, supply), shelf.protected, supply, index
+    )
 
 
 def _recalled(count: int, shelf: _Shelf, claim: CapacityClaim, supply: _Supply, index: Index) -> list[NodeLoan]:
-    if count <= 0 or not _still_lent(shelf, supply):
+    if not _still_lent(shelf, supply):
         return []
     drawn = _draw(shelf.chosen, count, lambda loan: loan.spec.node_name not in supply.taken)
     if len(drawn) < count:
         gone = {loan.metadata.name for loan in drawn}
-        left = [loan for loan in _still_lent(shelf, supply) if loan.metadata.name not in gone]
+        left = [one for one in shelf.lent if one.spec.node_name not in supply.taken and one.metadata.name not in gone]
         all_together = max(min(shelf.wanted, supply.room), count) - len(drawn)
         recall_class = recall_class_of(claim, supply.pool, index.priority_of(claim) or 0) or claim.spec.recall_class
         shelf.chosen = cheapest(left, all_together, recall_class, index)[::-1]
@@ -266,9 +273,9 @@ def _recalled(count: int, shelf: _Shelf, claim: CapacityClaim, supply: _Supply, 
 
 
 def _still_lent(shelf: _Shelf, supply: _Supply) -> Sequence[NodeLoan]:
-    if shelf.as_of != len(supply.taken):
-        shelf.lent = [loan for loan in shelf.lent if loan.spec.node_name not in supply.taken]
-        shelf.as_of = len(supply.taken)
+    """Loans of which at least the last was not given out by now; none when all were."""
+    while shelf.lent and shelf.lent[-1].spec.node_name in supply.taken:
+        shelf.lent.pop()
     return shelf.lent
 
 

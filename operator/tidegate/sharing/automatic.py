@@ -28,7 +28,7 @@ def make_automatic(index: Index) -> list[Command]:
             continue
         for pool in pools:
             served = [pod for pod in pods if is_served(pod, pool, index)]
-            if nodes := _nodes_for(served, owner, pool, index):
+            if served and (nodes := _nodes_for(served, owner, pool, index)):
                 commands.append(_claim(namespace, owner, served, nodes, pool, index))
                 break
         else:

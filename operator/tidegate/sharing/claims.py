@@ -53,14 +53,11 @@ def tend(claim: CapacityClaim, index: Index) -> list[Command]:
     pool = index.pools.get(claim.spec.pool_name)
     if pool is None:
         return []
-    fence = Taint(FENCE_TAINT, claim_fence(claim.metadata.uid), "NoSchedule")
     commands: list[Command] = []
-    if is_due(claim, index) and not is_gathering(claim):
-        commands += [
-            TolerateFence(pod, claim.metadata.uid)
-            for pod in unbound_pods(claim, pool, index)
-            if not any(t.tolerates(fence) for t in pod.tolerations)
-        ]
+    if not is_gathering(claim) and is_due(claim, index) and (pods := unbound_pods(claim, pool, index)):
+        fence = Taint(FENCE_TAINT, claim_fence(claim.metadata.uid), "NoSchedule")
+        stopped = (pod for pod in pods if not any(t.tolerates(fence) for t in pod.tolerations))
+        commands += [TolerateFence(pod, claim.metadata.uid) for pod in stopped]
     if (holder := claim.spec.holder_ref) and holder.uid not in {ref.uid for ref in claim.metadata.owner_references}:
         commands.append(TieToHolder(claim, holder))
     if is_automatic(claim):
@@ -69,9 +66,10 @@ def tend(claim: CapacityClaim, index: Index) -> list[Command]:
         needed = len(has) + need_of(claim, pool, index).nodes
         if needed > amount(claim) and is_settled(waiting_pods(claim, pool, index), index):
             commands.append(ResizeClaim(claim, needed))
-    spare = surplus(claim, pool, index)
-    keeps = tuple(node.name for node in held_nodes(claim, index) if node not in spare)
-    return commands + [FreeSurplus(node, claim, keeps) for node in spare]
+    if spare := surplus(claim, pool, index):
+        keeps = tuple(node.name for node in held_nodes(claim, index) if node not in spare)
+        commands += [FreeSurplus(node, claim, keeps) for node in spare]
+    return commands
 
 
 def let_go(index: Index) -> list[Command]:
@@ -81,7 +79,8 @@ def let_go(index: Index) -> list[Command]:
         uid = claim_of_fence(node.fence) if node.fence else None
         if uid and uid not in index.live_claims:
             commands.append(FreeNode(node, uid))
-    ended = (c for c in index.snapshot.claims if c.is_over and c.metadata.deletion_timestamp is None)
+    still = {claim.metadata.uid for claim in index.open_claims}
+    ended = (one for uid, one in index.claims.items() if uid not in still and one.metadata.deletion_timestamp is None)
     commands += [ForgetClaim(claim) for claim in ended if is_automatic(claim) and _is_old(claim, index)]
     return commands
 

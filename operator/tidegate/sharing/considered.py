@@ -6,13 +6,15 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
+from typing import NamedTuple
 
 from tidegate.api import MOST_CONSIDERED, BatchPool, CapacityClaim, ConsideredNode, NodeLoan, RecallClass
+from tidegate.api.names import claim_fence
 from tidegate.sharing.fit import Kind, may_run, shape_of
 from tidegate.sharing.idleness import held_by, set_aside
 from tidegate.sharing.index import Index
 from tidegate.sharing.lead_time import back_by, lead
-from tidegate.sharing.needs import held_nodes, is_automatic, suits, waiting_pods, wanted_nodes
+from tidegate.sharing.needs import coming_loans, held_nodes, is_automatic, labels_of, waiting_pods, wanted_nodes
 from tidegate.sharing.places import by_shape
 from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.protection import shields
@@ -22,6 +24,17 @@ from tidegate.sharing.victims import cost_of
 LOOKED_AT = 16
 """Of a large pool only the nodes that are nearest to being had are looked at."""
 _NEAREST = ("Coming", "Free", "Recallable", "Protected", "AsImportant", "Promised", "Held")
+
+
+class _Wish(NamedTuple):
+    """Claims with the same one are given the same answers, as long as they have no node."""
+
+    pool_name: str
+    priority: int
+    recall_class: RecallClass
+    labels: frozenset[tuple[str, str]]
+    shapes: frozenset[Kind] | None
+    """What the pods of an automatic claim need of a node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +59,26 @@ def consider(claim: CapacityClaim, index: Index) -> tuple[tuple[ConsideredNode, 
     pool, priority = index.pools.get(claim.spec.pool_name), index.priority_of(claim)
     if pool is None or priority is None:
         return (), None
-    nearest = (node for node in index.once(_nearest_first, pool.metadata.name) if suits(node, claim))
+    shapes = frozenset(map(shape_of, waiting_pods(claim, pool, index))) if is_automatic(claim) else None
+    wish = _Wish(pool.metadata.name, priority, claim.spec.recall_class, labels_of(claim), shapes)
     mine = {node.name for node in held_nodes(claim, index)}
-    shapes = {shape_of(pod) for pod in waiting_pods(claim, pool, index)} if is_automatic(claim) else None
-    looked_at = (node for node in islice(nearest, LOOKED_AT) if node.name not in mine)
-    answers = [_answer(node, claim, priority, shapes, pool, index) for node in looked_at]
-    answers.sort(key=lambda answer: answer.rank)
+    if mine or coming_loans(claim, index):
+        shown, times = _look(wish, claim.metadata.uid, index)
+    else:
+        shown, times = index.once(_look, wish, "")
     lacking = wanted_nodes(claim, index) - len(mine)
-    times = sorted(answer.there for answer in answers if answer.there)
-    shown = answers[:MOST_CONSIDERED]
-    return (
-        tuple(index.once(_shown, answer) for answer in shown),
-        times[lacking - 1] if 0 < lacking <= len(times) else None,
-    )
+    return shown, times[lacking - 1] if 0 < lacking <= len(times) else None
+
+
+def _look(wish: _Wish, claim_uid: str, index: Index) -> tuple[tuple[ConsideredNode, ...], list[datetime]]:
+    """The answers for a claim, or without one for all claims with this wish that neither have nor get a node; and from
+    when on how many nodes are there."""
+    nearest = (node for node in index.once(_nearest_first, wish.pool_name) if wish.labels <= node.labels.items())
+    mine = {node.name for node in index.nodes_by_fence.get(claim_fence(claim_uid), ())}
+    looked_at = (node for node in islice(nearest, LOOKED_AT) if node.name not in mine)
+    answers = sorted((_answer(node, claim_uid, wish, index) for node in looked_at), key=lambda answer: answer.rank)
+    shown = tuple(index.once(_shown, answer) for answer in answers[:MOST_CONSIDERED])
+    return shown, sorted(answer.there for answer in answers if answer.there)
 
 
 def _shown(answer: _Answer, _: Index) -> ConsideredNode:
@@ -78,13 +98,12 @@ def _nearest_first(pool_name: str, index: Index) -> list[Node]:
     return sorted(index.nodes_of_pool[pool_name], key=rank)
 
 
-def _answer(
-    node: Node, claim: CapacityClaim, priority: int, shapes: set[Kind] | None, pool: BatchPool, index: Index
-) -> _Answer:
+def _answer(node: Node, claim_uid: str, wish: _Wish, index: Index) -> _Answer:
+    shapes, pool = wish.shapes, index.pools[wish.pool_name]
     if shapes is not None and not any(index.once(_runs_there, shape, node.name) for shape in shapes):
         return _Answer(node.name, "DoesNotFit", "no waiting pod of the claim may run there, by its size or its rules")
     if loan := index.active_loans.get(node.name):
-        return _of_loan(loan, claim, priority, pool, index)
+        return _of_loan(loan, claim_uid, wish, pool, index)
     if (owner := index.claimant(node)) is not None:
         worth = index.priority_of(owner)
         words = f"held for claim {owner.metadata.namespace}/{owner.metadata.name}, which has priority {worth}"
@@ -103,17 +122,17 @@ def _runs_there(shape: Kind, node_name: str, index: Index) -> bool:
     return may_run(index.once(by_shape)[shape], index.snapshot.nodes[node_name])
 
 
-def _of_loan(loan: NodeLoan, claim: CapacityClaim, priority: int, pool: BatchPool, index: Index) -> _Answer:
+def _of_loan(loan: NodeLoan, claim_uid: str, wish: _Wish, pool: BatchPool, index: Index) -> _Answer:
     name = loan.spec.node_name
     back = loan.spec.back
     if loan.is_wanted_back:
         due = back_by(loan, pool, index)
-        if back and back.claim and back.claim.uid == claim.metadata.uid:
+        if back and back.claim and back.claim.uid == claim_uid:
             return _Answer(name, "Coming", f"loan {loan.metadata.name} returns for it", due)
         if back and back.claim and index.is_promised(loan):
             return _Answer(name, "Promised", f"it returns for claim {back.claim.namespace}/{back.claim.name}")
         return _Answer(name, "Coming", f"loan {loan.metadata.name} returns for nobody yet", due)
-    return index.once(_of_lent, name, priority, claim.spec.recall_class)
+    return index.once(_of_lent, name, wish.priority, wish.recall_class)
 
 
 def _of_lent(name: str, priority: int, recall_class: RecallClass, index: Index) -> _Answer:

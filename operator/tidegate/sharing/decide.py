@@ -13,7 +13,7 @@ from tidegate.sharing.automatic import make_automatic
 from tidegate.sharing.budgets import in_window
 from tidegate.sharing.claims import let_go, tend, write_status
 from tidegate.sharing.commands import Advice, Command, CreateLoan, ForgetLoan, GuardPool
-from tidegate.sharing.index import Index, created
+from tidegate.sharing.index import Index
 from tidegate.sharing.inference import tend_services
 from tidegate.sharing.lending import lend
 from tidegate.sharing.loans import advance, finish
@@ -56,10 +56,9 @@ def _decide(
     commands += [*holds, *recalls]
     announced = announce(index)
     commands += announced.commands
-    for claim in snapshot.claims:
-        if not claim.is_over:
-            uid = claim.metadata.uid
-            commands += write_status(claim, allotment, announced.told.get(uid), index, words.get(uid, ""))
+    for claim in index.open_claims:
+        uid = claim.metadata.uid
+        commands += write_status(claim, allotment, announced.told.get(uid), index, words.get(uid, ""))
     commands += let_go(index)
     turned = {command.key for command in recalls}
     held = frozenset(hold.node.name for hold in holds)
@@ -73,10 +72,10 @@ def _decide(
     for name, pool in index.pools.items():
         commands += write_pool_status(pool, index, takings.said.get(name), *advice.get(name, ()))
     commands += tend_services(index)
-    for loan in snapshot.loans:
-        if loan.is_over:
-            commands += finish(loan, index)
-        elif f"node/{loan.spec.node_name}" not in turned:
+    for loan in index.ended_loans:
+        commands += finish(loan, index)
+    for loan in index.open_loans:
+        if f"node/{loan.spec.node_name}" not in turned:
             commands += advance(loan, index)
     return commands + _forget(index)
 
@@ -89,7 +88,7 @@ def _lend_guarded(pool: BatchPool, index: Index, held: frozenset[str]) -> list[C
     guarded = RETURN_FINALIZER in pool.metadata.finalizers
     ends = pool.metadata.deletion_timestamp is not None or pool.spec.stop_policy == "HoldAndDrain"
     if ends or recommends(pool):
-        out = any(loan.spec.pool_name == pool.metadata.name and not loan.is_over for loan in index.snapshot.loans)
+        out = any(loan.spec.pool_name == pool.metadata.name for loan in index.open_loans)
         return [GuardPool(pool, False)] if guarded and not out else []
     return lend(pool, index, held) if guarded else [GuardPool(pool, True)]
 
@@ -102,8 +101,7 @@ def _forget(index: Index) -> list[Command]:
     newest: dict[str, str] = {}
     commands: list[Command] = []
     kept: dict[str, int] = {}
-    ended = [loan for loan in index.snapshot.loans if loan.is_over]
-    for loan in sorted(ended, key=lambda one: (created(one), one.metadata.name), reverse=True):
+    for loan in reversed(index.ended_loans):
         pool = index.pools.get(loan.spec.pool_name)
         kept[loan.spec.pool_name] = kept.get(loan.spec.pool_name, 0) + 1
         first_of_node = newest.setdefault(loan.spec.node_name, loan.metadata.name) == loan.metadata.name

@@ -121,6 +121,10 @@ class Layout:
         """Whether it matters to the pod where others are."""
         return self._topology.concerns(pod)
 
+    def kind(self, pod: Pod) -> Kind:
+        """The same for pods that fit into the same rooms."""
+        return kind_of(pod) if self.cares(pod) else shape_of(pod)
+
     def fitting(self, pod: Pod, rooms: Rooms) -> Iterator[str]:
         """The rooms in which the pod finds what it needs, beside all that was laid so far."""
         names = self.fitting_alone(pod, rooms)
@@ -146,7 +150,7 @@ class Layout:
 
         `full` remembers which kinds found nothing in these rooms, which only fill up.
         """
-        kind = kind_of(pod)
+        kind = self.kind(pod)
         if kind in full:
             return None
         found = next(self.fitting(pod, rooms), None)
@@ -157,8 +161,10 @@ class Layout:
             full.add(kind)
         return found
 
-    def lay_all(self, pods: Iterable[Pod], rooms: Rooms) -> list[Pod]:
+    def lay_all(self, pods: Sequence[Pod], rooms: Rooms) -> list[Pod]:
         """Lay the pods into the rooms, large ones first so that small ones fill what they leave; those left over."""
+        if not rooms and len(pods) < 2:
+            return list(pods)
         full: set[Kind] = set()
 
         def size(pod: Pod) -> tuple[int, int, int, str]:

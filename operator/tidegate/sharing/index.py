@@ -223,12 +223,23 @@ class Index:
         return found
 
     @cached_property
+    def ended_loans(self) -> list[NodeLoan]:
+        """Loans that are over, the oldest first."""
+        ended = (loan for loan in self.snapshot.loans if loan.is_over)
+        return sorted(ended, key=lambda loan: (created(loan), loan.metadata.name))
+
+    @cached_property
+    def open_loans(self) -> list[NodeLoan]:
+        """All others, the oldest first."""
+        ended = {loan.metadata.name for loan in self.ended_loans}
+        others = (loan for loan in self.snapshot.loans if loan.metadata.name not in ended)
+        return sorted(others, key=lambda loan: (created(loan), loan.metadata.name))
+
+    @cached_property
     def active_loans(self) -> dict[str, NodeLoan]:
         """Loans that are not over, by node; of two for one node the one that holds it (or the older) counts."""
         found: dict[str, NodeLoan] = {}
-        for loan in sorted(self.snapshot.loans, key=lambda one: (created(one), one.metadata.name)):
-            if loan.is_over:
-                continue
+        for loan in self.open_loans:
             node = self.snapshot.nodes.get(loan.spec.node_name)
             holds = node is not None and node.fence == loan.metadata.name
             if holds or loan.spec.node_name not in found:
@@ -271,9 +282,14 @@ class Index:
         return found
 
     @cached_property
+    def open_claims(self) -> list[CapacityClaim]:
+        """Claims that nothing was written of by which they would be over."""
+        return [claim for claim in self.snapshot.claims if not claim.is_over]
+
+    @cached_property
     def live_claims(self) -> dict[str, CapacityClaim]:
         """Claims that are not over, by UID."""
-        return {c.metadata.uid: c for c in self.snapshot.claims if not c.is_over and not self.is_expired(c)}
+        return {claim.metadata.uid: claim for claim in self.open_claims if not self.is_expired(claim)}
 
     @cached_property
     def _selections(self) -> dict[tuple[str, frozenset[tuple[str, str]]], tuple[list[Node], int]]:
@@ -343,10 +359,10 @@ class Index:
     def _jobs_by_node(self) -> dict[tuple[str, str], list[SlurmJob]]:
         found: dict[tuple[str, str], list[SlurmJob]] = defaultdict(list)
         for cluster, state in self.snapshot.slurm.items():
-            for _, job in sorted(state.jobs.items()):
-                if job.holds_nodes:
-                    for name in job.nodes:
-                        found[cluster, name].append(job)
+            running = [job for job in state.jobs.values() if job.holds_nodes]
+            for job in sorted(running, key=lambda one: one.job_id):
+                for name in job.nodes:
+                    found[cluster, name].append(job)
         return found
 
     def jobs_on(self, loan: NodeLoan) -> Sequence[SlurmJob]:

@@ -9,7 +9,7 @@ from tidegate.api.names import loan_name, slurm_node_name
 from tidegate.sharing.budgets import failed_loans
 from tidegate.sharing.commands import Command, CreateLoan
 from tidegate.sharing.demand import Room, more_partitions, nodes_wanted, waiting_jobs
-from tidegate.sharing.idleness import Blocker, free_nodes, held_by, lasting_blocker, lend_blocker
+from tidegate.sharing.idleness import Blocker, free_nodes, lasting_blocker, lend_blocker
 from tidegate.sharing.index import Index, gpu_resource, gpus_of
 from tidegate.sharing.reservations import reserved, words_of_kept
 from tidegate.sharing.sides import sides
@@ -25,15 +25,16 @@ def _sample_room(pool_name: str, index: Index) -> Room | None:
     nodes, pool = index.nodes_of_pool[pool_name], index.pools[pool_name]
     if not nodes:
         return None
+    rooms = [_stays(node, index) for node in nodes]
     return Room(
-        gpus=min(gpus_of(n, pool) for n in nodes),
-        cpus=min(_stays(n, index)[0] for n in nodes),
-        memory_mib=min(_stays(n, index)[1] for n in nodes),
+        gpus=min(gpus_of(node, pool) for node in nodes),
+        cpus=min(cpus for cpus, _ in rooms),
+        memory_mib=min(memory_mib for _, memory_mib in rooms),
     )
 
 
 def _stays(node: Node, index: Index) -> tuple[int, int]:
-    there = [p for p in index.pods_by_node.get(node.name, ()) if p.loan is None and not p.gpus]
+    there = [p for p in index.pods_by_node.get(node.name, ()) if not p.gpus and p.loan is None]
     cpu_millis = node.cpu_millis - sum(p.cpu_millis for p in there)
     return cpu_millis // 1000, node.memory_mib - sum(p.memory_mib for p in there)
 
@@ -64,11 +65,12 @@ def obtainable(pool: BatchPool, slurm: SlurmState, index: Index, *, soon: bool) 
     returning = {one.spec.node_name for one in loans if one.is_wanted_back and not index.is_promised(one)}
 
     def comes(node: Node) -> bool:
-        if node.name in returning or (soon and held_by(node, pool, index) is None):
+        if node.name in returning or soon:
             return lasting_blocker(node, pool, index, slurm) is None
         return lend_blocker(node, pool, index, slurm) is None
 
-    most = sum(map(comes, index.nodes_of_pool[pool.metadata.name]))
+    coming = [node for node in index.nodes_of_pool[pool.metadata.name] if node.name in returning] if returning else []
+    most = sum(map(comes, [*free_nodes(pool, index), *coming]))
     most = min(most, len(free_nodes(pool, index)) + len(returning) - terms.headroom.high)
     most = min(most, sides(pool, index).kubernetes + len(returning) - terms.kubernetes.floor)
     if terms.cap is not None:

@@ -17,6 +17,7 @@ from tidegate.sharing.snapshot import Node, Pod
 from tidegate.sharing.waiting import is_served
 
 T = TypeVar("T")
+_NO_LABELS: frozenset[tuple[str, str]] = frozenset()
 
 
 def is_automatic(claim: CapacityClaim) -> bool:
@@ -35,6 +36,11 @@ def pods_of(claim: CapacityClaim, index: Index) -> Sequence[Pod]:
 
 def unbound_pods(claim: CapacityClaim, pool: BatchPool, index: Index) -> list[Pod]:
     """Those of them that are not bound yet; an automatic claim is for those only that Tidegate makes claims for."""
+    return index.once(_unbound_pods, claim.metadata.uid, pool.metadata.name)
+
+
+def _unbound_pods(uid: str, pool_name: str, index: Index) -> list[Pod]:
+    claim, pool = index.claims[uid], index.pools[pool_name]
     pods = [pod for pod in pods_of(claim, index) if not pod.node]
     return [pod for pod in pods if is_served(pod, pool, index)] if is_automatic(claim) else pods
 
@@ -80,6 +86,11 @@ def units_of_loan(loan: NodeLoan, claim: CapacityClaim) -> int:
     return loan.spec.gpus if claim.spec.gpus else 1
 
 
+def labels_of(claim: CapacityClaim) -> frozenset[tuple[str, str]]:
+    """The labels that the claim selects nodes by."""
+    return frozenset(claim.spec.node_selector.items()) if claim.spec.node_selector else _NO_LABELS
+
+
 def suits(node: Node, claim: CapacityClaim) -> bool:
     """Whether the node has the labels that the claim selects."""
     return all(node.labels.get(key) == value for key, value in claim.spec.node_selector.items())
@@ -87,23 +98,30 @@ def suits(node: Node, claim: CapacityClaim) -> bool:
 
 def suitable(claim: CapacityClaim, pool: BatchPool, index: Index) -> Sequence[Node]:
     """All nodes of the pool that the claim may have, whoever has them now."""
-    return index.selected(pool.metadata.name, frozenset(claim.spec.node_selector.items()))[0]
+    return index.selected(pool.metadata.name, labels_of(claim))[0]
 
 
 def there_is(claim: CapacityClaim, pool: BatchPool, index: Index) -> int:
     """How many units these nodes are."""
-    nodes, gpus = index.selected(pool.metadata.name, frozenset(claim.spec.node_selector.items()))
+    nodes, gpus = index.selected(pool.metadata.name, labels_of(claim))
     return gpus if claim.spec.gpus else len(nodes)
 
 
 def lacking(claim: CapacityClaim, pool: BatchPool, index: Index) -> int:
     """How many units neither the nodes that are held for the claim nor those on their way to it are."""
-    held = held_nodes(claim, index)
-    # A loan that just gave the node to the claim is still on its last step.
-    there = {node.name for node in held}
-    coming = [loan for loan in coming_loans(claim, index) if loan.spec.node_name not in there]
-    has = sum(units_of(node, claim, pool) for node in held) + sum(units_of_loan(loan, claim) for loan in coming)
-    rest = max(amount(claim) - has, 0)
+    return index.once(_lacking, claim.metadata.uid, pool.metadata.name)
+
+
+def _lacking(uid: str, pool_name: str, index: Index) -> int:
+    claim, pool = index.claims[uid], index.pools[pool_name]
+    rest = amount(claim)
+    if held := held_nodes(claim, index):
+        rest -= sum(units_of(node, claim, pool) for node in held)
+    if coming := coming_loans(claim, index):
+        # A loan that just gave the node to the claim is still on its last step.
+        there = {node.name for node in held}
+        rest -= sum(units_of_loan(loan, claim) for loan in coming if loan.spec.node_name not in there)
+    rest = max(rest, 0)
     # What pods need beyond the claim's size waits until that was raised: then the pods that need it are all there.
     return min(rest, need_of(claim, pool, index).nodes) if is_automatic(claim) else rest
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from tidegate.api import BatchPool
@@ -36,24 +36,24 @@ class Need:
                 left.append(pod)
         rooms = rooms_of(there, pool, index)
         left = layout.lay_all(left, rooms)
-        kinds = {kind_of(pod): pod for pod in left}.values()
-        rules = (rule for pod in kinds for rule in (*(one.pods for one in pod.spread), *pod.together, *pod.apart))
-        self.one_by_one = any(rule.topology_key != _HOSTNAME for rule in rules)
+        self.one_by_one = False
         """Whether it depends on the next node which others would help, as with pods that are spread over zones."""
         self.helpful: frozenset[str]
         """Nodes of which the next one may be chosen."""
         self.left_over: list[Pod]
         """Pods for which no node would do."""
         if gang or any(map(layout.cares, left)):
+            kinds = list({kind_of(pod): pod for pod in left}.values())
+            rules = (rule for pod in kinds for rule in (*(one.pods for one in pod.spread), *pod.together, *pod.apart))
+            self.one_by_one = any(rule.topology_key != _HOSTNAME for rule in rules)
             others = [*on_loan(pool, index), *(free_nodes(pool, index) if gang else ())] if left else []
             spare = rooms_of((node for node in others if node.name not in rooms), pool, index)
             self.helpful = frozenset(name for pod in kinds for name in layout.fitting(pod, spare))
             used, self.left_over = layout.lay_on_fewest(left, spare) if self.helpful else ({}, left)
         else:
-            shapes = {shape_of(pod): pod for pod in kinds}
-            found = [index.once(_helpful, pool.metadata.name, shape) for shape in shapes]
-            self.helpful = frozenset().union(*found).difference(rooms) if len(found) != 1 or rooms else found[0]
-            used, self.left_over = _on_fewest(left, layout, rooms, pool, index)
+            shapes = tuple(map(shape_of, left))
+            self.helpful, used, unplaced = index.once(_packed, pool.metadata.name, shapes, tuple(rooms))
+            self.left_over = [left[at] for at in unplaced]
         self.nodes = len(used)
         """How many more nodes, on loan by now, would do."""
         if gang and self.one_by_one:
@@ -90,24 +90,32 @@ def by_shape(index: Index) -> dict[Kind, Pod]:
     return {shape_of(pod): pod for pod in index.waiting_pods}
 
 
-def _on_fewest(
-    pods: Iterable[Pod], layout: Layout, without: Rooms, pool: BatchPool, index: Index
-) -> tuple[Rooms, list[Pod]]:
-    """As `Layout.lay_on_fewest`, for pods to which others do not matter: no other rooms are looked at than are used."""
-    spare, used, left = index.once(_rooms_on_loan, pool.metadata.name), Rooms(), list[Pod]()
-    ahead: dict[Kind, Iterator[str]] = {}
-    for pod in pods:
+def _packed(
+    pool_name: str, shapes: Sequence[Kind], without: Sequence[str], index: Index
+) -> tuple[frozenset[str], Rooms, list[int]]:
+    """For pods of these shapes to which others do not matter: which nodes on loan are of use, those that they are laid
+    onto (as by `Layout.lay_on_fewest`, but no more are looked at), and which of the pods fit nowhere."""
+    pool, pods = index.pools[pool_name], [index.once(by_shape)[shape] for shape in shapes]
+    layout = Layout(pool.spec.gpu_resource_names, index)
+    found = [index.once(_helpful, pool_name, shape) for shape in set(shapes)]
+    helpful = found[0] if len(found) == 1 and not without else frozenset[str]().union(*found).difference(without)
+    # The same set is the same object, so that comparing those of thousands of claims costs nothing.
+    helpful = index.once(_known_sets).setdefault(helpful, helpful)
+    spare, used, left = index.once(_rooms_on_loan, pool_name), Rooms(), list[int]()
+    ahead = {shape: iter(index.once(_fitting, pool_name, shape)) for shape in set(shapes)}
+    for at, (pod, shape) in enumerate(zip(pods, shapes, strict=True)):
         if layout.lay(pod, used, set()) is not None:
             continue
-        shape = shape_of(pod)
-        if shape not in ahead:
-            ahead[shape] = iter(index.once(_fitting, pool.metadata.name, shape))
         name = next((name for name in ahead[shape] if name not in used and name not in without), None)
         if name is None:
-            left.append(pod)
+            left.append(at)
         else:
             used[name] = spare[name].without(pod, pool.spec.gpu_resource_names)
-    return used, left
+    return helpful, used, left
+
+
+def _known_sets(_: Index) -> dict[frozenset[str], frozenset[str]]:
+    return {}
 
 
 def placed_by_scheduler(index: Index) -> dict[str, Node]:
@@ -124,10 +132,13 @@ def _placed(index: Index) -> dict[str, Node]:
     new = {name for name in rooms if not _is_passed_over(rooms[name].node, index)}
     found: dict[str, Node] = {}
     full: dict[bool, set[Kind]] = {True: set(), False: set()}
-    waiting = [pod for pod in index.waiting_pods if pod.gpus] if rooms else []
+    most = max((room.gpus for room in rooms.values()), default=0)
+    waiting = [pod for pod in index.waiting_pods if pod.gpus and sum(pod.gpus.get(n, 0) for n in names) <= most]
     for pod in sorted(waiting, key=lambda p: (-p.priority, p.created, p.key)):
+        if not rooms:
+            break
         trusts = _since(index.snapshot.waiting_since.get(pod.uid), index) < TRUST_SECONDS
-        if kind_of(pod) in full[trusts]:
+        if layout.kind(pod) in full[trusts]:
             continue
         some = rooms if trusts else {name: rooms[name] for name in new}
         if (name := layout.lay(pod, some, full[trusts])) is not None:

@@ -57,7 +57,10 @@ class Node:
     @property
     def fence(self) -> str | None:
         """The value of our taint: the loan or claim that holds the node; None when nobody does."""
-        return next((t.value for t in self.taints if t.key == FENCE_TAINT), None)
+        for taint in self.taints:
+            if taint.key == FENCE_TAINT:
+                return taint.value
+        return None
 
     @property
     def loan_label(self) -> str | None:

@@ -35,8 +35,9 @@ def holds(requirement: Requirement, actual: str | None) -> bool:
 
 def is_selected(pod: Pod, node: Node) -> bool:
     """Whether the pod's node selector and required node affinity allow the node."""
-    if any(node.labels.get(key) != value for key, value in pod.node_selector.items()):
-        return False
+    for key, value in pod.node_selector.items():
+        if node.labels.get(key) != value:
+            return False
     terms = pod.required_affinity
     return not terms or any(all(holds(one, _of_node(one[0], node)) for one in term) for term in terms)
 
@@ -99,6 +100,8 @@ class Topology:
 
     def _off_limits(self, pod: Pod) -> list[tuple[str, Counter[str]]]:
         """By topology key the places of pods that want none like this one beside them."""
+        if not self._keep_off and not self._index.keep_off:
+            return []
         if pod.uid not in self._kept_off:
             terms = (*self._index.keep_off.items(), *self._keep_off.items())
             self._kept_off[pod.uid] = [(t.topology_key, places) for t, places in terms if self._means(t, pod)]
