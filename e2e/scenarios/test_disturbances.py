@@ -67,6 +67,7 @@ def test_a_slurm_daemon_that_is_restarted_half_way_only_delays_the_recall(bare_s
     recall_begins(stage)
     stage.lab.restart(daemon)
     stage.wait_running("web", 1, seconds=60)
+    wait_for("an answer of slurmrestd", stage.lab.answers, 60)
     assert "PENDING" in stage.state(job)
 
 

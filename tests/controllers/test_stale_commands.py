@@ -271,6 +271,25 @@ def test_a_loan_that_changed_since_is_not_turned_around(site: Site, operator: Op
     assert site.loans()[0].spec.wanted == "Lent"
 
 
+def test_a_node_that_looked_idle_is_not_recalled_once_a_job_has_started_there(site: Site, operator: Operator) -> None:
+    site.run(site.kube.patch(BATCH_POOLS, "batch", {"spec": {"lending": {"policy": "Eager"}}}))
+    site.settle(operator, turns=15)
+    assert site.loans()[0].status.is_true("Lent")
+    site.claim("demo")
+    operator.read_watch()
+    operator.ask_slurm()
+    (recall,) = [command for command in operator.decide() if isinstance(command, RecallLoan)]
+    site.slurm.submit(gpus_per_node=1, duration_seconds=1000, requeueable=False)
+    site.pass_time(2)
+    assert not operator.apply(recall)
+    operator.ask_slurm()
+    assert not [command for command in operator.decide() if isinstance(command, RecallLoan)], "its job is protected"
+    site.run(site.slurm.cancel_job(1))
+    site.pass_time(5)
+    assert operator.apply(recall)
+    assert site.loans()[0].spec.wanted == "Returned"
+
+
 def test_a_bound_pod_gets_no_toleration(site: Site, operator: Operator) -> None:
     site.gpu_pod("web-1", "web", 1)
     waiting = next(pod for pod in site.pods() if pod.name == "web-1")

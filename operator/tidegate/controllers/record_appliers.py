@@ -56,6 +56,11 @@ async def create_loan(command: CreateLoan, hands: Hands) -> None:
 
 
 async def recall_loan(command: RecallLoan, hands: Hands) -> None:
+    """A recall is one-way, so what it was chosen by is looked at once more: Slurm may start a job at any moment."""
+    if before := command.seen:
+        now = await hands.slurm(before.cluster_name).node(before.record.name)
+        if now and now.runs_more_than(before.record):
+            raise NotYet(f"Slurm started a job on {now.name} since loan {command.loan.metadata.name} was chosen")
     spec = {"wanted": "Returned", "back": command.back.to_json()}
     body = {"metadata": _version(command.loan), "spec": spec}
     hands.remember(NODE_LOANS, await hands.kube.patch(NODE_LOANS, command.loan.metadata.name, body))

@@ -443,7 +443,10 @@ def _give(portion: _Portion, claim: CapacityClaim, supply: _Supply, given: Allot
     supply.room -= sum(not loan.is_wanted_back for loan in portion.loans)
     supply.quotas.give(claim, portion.nodes)
     given.holds += [HoldNode(node, claim.metadata.uid) for node in portion.free]
-    given.recalls += [RecallLoan(loan, _back_for(claim, loan, supply.pool, index)) for loan in portion.loans]
+    given.recalls += [
+        RecallLoan(loan, _back_for(claim, loan, supply.pool, index), None if loan.is_wanted_back else index.seen(loan))
+        for loan in portion.loans
+    ]
 
 
 def _back_for(claim: CapacityClaim, loan: NodeLoan, pool: BatchPool, index: Index) -> LoanReturn:

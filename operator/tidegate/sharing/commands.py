@@ -21,7 +21,7 @@ from tidegate.api import (
     SlurmCluster,
     SlurmClusterStatus,
 )
-from tidegate.sharing.snapshot import Node, Owner, Pod, SlurmReservation
+from tidegate.sharing.snapshot import Node, Owner, Pod, SeenInSlurm, SlurmReservation
 
 
 class _OnLoan:
@@ -272,6 +272,8 @@ class RecallLoan(_OnLoan):
 
     loan: NodeLoan
     back: LoanReturn
+    seen: SeenInSlurm | None = None
+    """Where the choice depends on what runs there: it is made anew if that is more by now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,17 @@ from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan, OpenWindow
 from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, JOINING_REASON, claim_of_fence, slurm_node_name
 from tidegate.sharing.lead_time import overheads
 from tidegate.sharing.lifetime import ends_at
-from tidegate.sharing.snapshot import Node, Owner, Pod, PodsNearby, SlurmJob, SlurmNode, SlurmState, Snapshot
+from tidegate.sharing.snapshot import (
+    Node,
+    Owner,
+    Pod,
+    PodsNearby,
+    SeenInSlurm,
+    SlurmJob,
+    SlurmNode,
+    SlurmState,
+    Snapshot,
+)
 from tidegate.sharing.windows import open_window, terms_in
 
 if TYPE_CHECKING:
@@ -386,6 +396,12 @@ class Index:
         """The Slurm record that this very loan registered."""
         record = slurm.nodes.get(loan.spec.slurm_node_name)
         return record if record and record.extra == extra_of(loan.metadata.name) else None
+
+    def seen(self, loan: NodeLoan) -> SeenInSlurm | None:
+        """The same by the last answer of the pool's Slurm."""
+        slurm = self.slurm_of(loan.spec.pool_name)
+        record = self.record_of(loan, slurm) if slurm else None
+        return SeenInSlurm(self.pools[loan.spec.pool_name].spec.slurm_cluster_name, record) if record else None
 
     def foreign_gpu_pods(self, node: str, pool: BatchPool) -> list[Pod]:
         """Pods of others on the node that hold GPUs of it."""

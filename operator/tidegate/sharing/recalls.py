@@ -12,6 +12,7 @@ from tidegate.sharing.lending import obtainable, wanted
 from tidegate.sharing.priorities import serves_urgent_job
 from tidegate.sharing.protection import shields
 from tidegate.sharing.sides import sides
+from tidegate.sharing.snapshot import SeenInSlurm
 from tidegate.sharing.victims import cheapest
 
 
@@ -36,12 +37,14 @@ def recall_by_terms(pool: BatchPool, index: Index) -> list[Command]:
         words = f"fewer than {low} free nodes are left for Kubernetes"
         return [
             *(_turn(loan, reason, message, pool) for loan in chosen[:must]),
-            *(_turn(loan, "HeadroomLow", words, pool) for loan in chosen[must:] if _may_be_taken(loan, pool, index)),
+            *(
+                _turn(loan, "HeadroomLow", words, pool, index.seen(loan))
+                for loan in chosen[must:]
+                if _may_be_taken(loan, pool, index)
+            ),
         ]
-    return [
-        _turn(loan, "IdleInSlurm", f"Slurm had no use for it for {terms.idle_return_seconds} s", pool)
-        for loan in _useless(pool, lent, index)
-    ]
+    words = f"Slurm had no use for it for {terms.idle_return_seconds} s"
+    return [_turn(loan, "IdleInSlurm", words, pool, index.seen(loan)) for loan in _useless(pool, lent, index)]
 
 
 def _may_be_taken(loan: NodeLoan, pool: BatchPool, index: Index) -> bool:
@@ -51,8 +54,9 @@ def _may_be_taken(loan: NodeLoan, pool: BatchPool, index: Index) -> bool:
     return is_seen and not shields(loan, index) and not serves_urgent_job(loan, index)
 
 
-def _turn(loan: NodeLoan, reason: str, message: str, pool: BatchPool) -> RecallLoan:
-    return RecallLoan(loan, LoanReturn(reason=reason, message=message, recall_class=pool.spec.recall.automatic_class))
+def _turn(loan: NodeLoan, reason: str, message: str, pool: BatchPool, seen: SeenInSlurm | None = None) -> RecallLoan:
+    back = LoanReturn(reason=reason, message=message, recall_class=pool.spec.recall.automatic_class)
+    return RecallLoan(loan, back, seen)
 
 
 def _useless(pool: BatchPool, lent: list[NodeLoan], index: Index) -> list[NodeLoan]:
@@ -74,11 +78,10 @@ def _useless(pool: BatchPool, lent: list[NodeLoan], index: Index) -> list[NodeLo
 
 
 def _idle_since(loan: NodeLoan, index: Index) -> datetime | None:
-    slurm = index.slurm_of(loan.spec.pool_name)
-    record = index.record_of(loan, slurm) if slurm else None
+    seen = index.seen(loan)
     lent_at = loan.status.since("Lent") if loan.status.is_true("Lent") else None
-    if slurm is None or record is None or lent_at is None or record.is_busy or index.jobs_on(loan):
+    if seen is None or lent_at is None or seen.record.is_busy or index.jobs_on(loan):
         return None
-    if "DRAIN" in record.states:
+    if "DRAIN" in seen.record.states:
         return None
-    return max(lent_at, record.last_busy or lent_at)
+    return max(lent_at, seen.record.last_busy or lent_at)

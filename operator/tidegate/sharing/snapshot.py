@@ -186,6 +186,19 @@ class SlurmNode:
         """Whether Slurm says that something runs or is being cleaned up there."""
         return bool(self.states & {"ALLOCATED", "MIXED", "COMPLETING"})
 
+    def runs_more_than(self, before: SlurmNode) -> bool:
+        """Whether something was started there since."""
+        now, then = (self.is_busy, self.gpus_used, self.cpus_used), (before.is_busy, before.gpus_used, before.cpus_used)
+        return any(more > less for more, less in zip(now, then, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class SeenInSlurm:
+    """A node's record, as a decision saw it."""
+
+    cluster_name: str
+    record: SlurmNode
+
 
 _HOLDING = frozenset(
     {"RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING", "STOPPED", "RESIZING"}
