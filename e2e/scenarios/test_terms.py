@@ -47,6 +47,21 @@ def test_what_is_kubernetes_and_what_is_slurms_own(bare_stage: Stage) -> None:
     assert len(stage.lent()) == 1
 
 
+def test_a_warm_node_serves_a_pod_at_once_and_the_next_is_freed_before_anybody_asks(bare_stage: Stage) -> None:
+    stage = bare_stage
+    stage.set_up(lending={"headroom": {"low": 1, "high": 1}})
+    for _ in range(3):
+        stage.sleep_job(120)
+    stage.wait_lent(2)
+    stage.deployment("burst", 1)
+    stage.wait_running("burst", 1)
+    assert stage.claims() == [], "nobody had to claim the node"
+    wait_for("a warm node again", lambda: len(stage.lent()) == 1 and not stage.returning(), 40)
+    assert [reason(loan, "Recalled") for loan in stage.loans(open_only=False) if reason(loan, "Recalled")] == [
+        "HeadroomLow"
+    ]
+
+
 def test_a_pool_that_recommends_says_what_it_would_do_and_touches_nothing(bare_stage: Stage) -> None:
     stage, began = bare_stage, datetime.now(UTC)
     stage.set_up(mode="Recommend", lending={"idleReturnSeconds": 2})
