@@ -9,8 +9,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import decision
 from benchmarks.cost import at_rest, with_many_nodes
+from benchmarks.decision import measure_in_image
 from benchmarks.figures import HEAD, Figure, steps_table
 from benchmarks.hand_over import Measured, measure
 from e2e.lab import Lab
@@ -47,9 +47,9 @@ def main() -> int:
             operator.stop()
     # With the operator gone, so that nothing but the lab's own daemons shares the cores.
     tell("decisions on worlds of up to 10,000 nodes")
-    rows = decision.measure()
-    sections = f"{decision.section(rows)}\n\n{_observation_rows()}"
-    options.page.write_text(page(measured, [*costs, *decision.figures(rows)], sections, lab))
+    decisions = measure_in_image(lab.engine, lab.operator_image)
+    sections = f"{decisions.section()}\n\n{_observation_rows()}"
+    options.page.write_text(page(measured, [*costs, *decisions.figures()], sections, lab))
     tell(f"written: {options.page}")
     return 0
 

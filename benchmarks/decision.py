@@ -1,19 +1,24 @@
 """How long decisions take, and how good the choice of victims is. Needs no lab: `python -m benchmarks.decision`.
 
-CPU time of one core, without the writing of what was decided. Each figure is the median of several rounds.
+CPU time of one core, without the writing of what was decided. Each figure is the median of several rounds. The page has
+those of the interpreter that sites run, which is that of the operator's image.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import math
+import platform
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.big_world import LATER, after, all_busy, big_world
 from benchmarks.figures import HEAD, Figure
@@ -27,6 +32,10 @@ from tidegate.sharing.min_union import cheapest_union, union_cost
 from tidegate.sharing.snapshot import Snapshot
 from tidegate.sharing.victims import cheapest
 
+if TYPE_CHECKING:
+    from e2e.lab.engine import Engine
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 SIZES = (100, 300, 1000, 3000, 10_000)
 AIM_SIZE = 1000
 AIM_MS = 100
@@ -58,8 +67,88 @@ class Row:
         return self.moved / self.burst_ms * 1000
 
 
-def measure(sizes: Sequence[int] = SIZES) -> list[Row]:
-    """One row for each size."""
+@dataclass(frozen=True)
+class Decisions:
+    """All that was measured."""
+
+    python: str
+    rows: list[Row]
+    victims_ms: float
+    gaps: list[float]
+    """In percent, one for each instance."""
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Decisions:
+        """What `python -m benchmarks.decision --json` printed."""
+        found = json.loads(text)
+        return cls(**found | {"rows": [Row(**row) for row in found["rows"]]})
+
+    def figures(self) -> list[Figure]:
+        """The rows of the table of figures."""
+        aimed = next(row for row in self.rows if row.nodes == AIM_SIZE)
+        what = f"{aimed.nodes:,} nodes, {aimed.jobs:,} jobs, {aimed.claims:,} claims"
+        least, most = (f(self.rows, key=lambda row: row.nodes) for f in (min, max))
+        grown, gaps = (
+            f"growth of a decision from {least.nodes:,} to {most.nodes:,} nodes, in parts of n log n",
+            self.gaps,
+        )
+        moved = "nodes held or recalled by decisions in a second"
+        return [
+            Figure(f"one decision: {what}", aimed.waiting_ms, "ms", AIM_MS),
+            Figure("the same in the moment when all these claims are new", aimed.burst_ms, "ms", AIM_MS),
+            Figure(grown, _growth(least, most), "", 1),
+            Figure(moved, aimed.per_second, "/s", AIM_DECISIONS, at_least=True),
+            Figure("choice of victims, 1,000 nodes and 10,000 running jobs", self.victims_ms, "ms", VICTIMS_AIM_MS),
+            Figure(
+                "cost of greedily chosen victims above the least, on average", statistics.fmean(gaps), "%",
+                GAP_AIM_PERCENT, len(gaps),
+            ),
+            Figure("cost of greedily chosen victims above the least, at worst", max(gaps), "%", None, len(gaps)),
+        ]  # fmt: skip
+
+    def table(self) -> str:
+        """How the time grows, in Markdown."""
+        head = "| nodes | jobs | claims | loans | ms | all claims new, ms | nodes held or recalled in a second |"
+        lines = [
+            f"| {row.nodes:,} | {row.jobs:,} | {row.claims:,} | {row.loans:,} | {row.waiting_ms:.1f} | "
+            f"{row.burst_ms:.1f} | {row.per_second:,.0f} |"
+            for row in self.rows
+        ]
+        return "\n".join([head, "|---:|---:|---:|---:|---:|---:|---:|", *lines])
+
+    def section(self) -> str:
+        """The rows as a section of the page."""
+        return f"""\
+## How decisions grow
+
+CPU time of one core and Python {self.python}, which is what the operator's image has. Half of the nodes are lent and
+nearly all of them busy, and together the claims want more than there is. `python -m benchmarks.decision` measures the
+same with any other Python.
+
+{self.table()}"""
+
+
+def measure() -> Decisions:
+    """With the interpreter that this runs in."""
+    return Decisions(platform.python_version(), _rows(SIZES), _victims_ms(), _gaps())
+
+
+def measure_in_image(engine: Engine, image: str) -> Decisions:
+    """With the interpreter of an image of the operator, and the code as it lies here."""
+    words = engine.client.containers.run(
+        image,
+        entrypoint=["python", "-m", "benchmarks.decision", "--json"],
+        volumes={str(REPOSITORY): {"bind": "/src", "mode": "ro"}},
+        working_dir="/src",
+        environment={"PYTHONPATH": "/src/operator:/src", "PYTHONDONTWRITEBYTECODE": "1"},
+        network_mode="none",
+        user="0",
+        remove=True,
+    )
+    return Decisions.from_json(words)
+
+
+def _rows(sizes: Sequence[int]) -> list[Row]:
     rows = []
     for size in sizes:
         world = big_world(size)
@@ -74,50 +163,7 @@ def measure(sizes: Sequence[int] = SIZES) -> list[Row]:
     return rows
 
 
-def figures(rows: Sequence[Row]) -> list[Figure]:
-    """The rows of the table of figures."""
-    aimed = next(row for row in rows if row.nodes == AIM_SIZE)
-    what = f"{aimed.nodes:,} nodes, {aimed.jobs:,} jobs, {aimed.claims:,} claims"
-    least, most = (f(rows, key=lambda row: row.nodes) for f in (min, max))
-    grown = f"growth of a decision from {least.nodes:,} to {most.nodes:,} nodes, in parts of n log n"
-    gaps = _gaps()
-    return [
-        Figure(f"one decision: {what}", aimed.waiting_ms, "ms", AIM_MS),
-        Figure("the same when all claims are new in this very moment", aimed.burst_ms, "ms"),
-        Figure(grown, _growth(least, most), "", 1),
-        Figure("nodes held or recalled by decisions in a second", aimed.per_second, "/s", AIM_DECISIONS, at_least=True),
-        Figure("choice of victims, 1,000 nodes and 10,000 running jobs", victims_ms(), "ms", VICTIMS_AIM_MS),
-        Figure(
-            "cost of greedily chosen victims above the least, on average", statistics.fmean(gaps), "%",
-            GAP_AIM_PERCENT, len(gaps),
-        ),
-        Figure("cost of greedily chosen victims above the least, at worst", max(gaps), "%", None, len(gaps)),
-    ]  # fmt: skip
-
-
-def table(rows: Sequence[Row]) -> str:
-    """How the time grows, in Markdown."""
-    head = "| nodes | jobs | claims | loans | ms | all claims new, ms | nodes held or recalled in a second |"
-    lines = [
-        f"| {row.nodes:,} | {row.jobs:,} | {row.claims:,} | {row.loans:,} | {row.waiting_ms:.1f} | "
-        f"{row.burst_ms:.1f} | {row.per_second:,.0f} |"
-        for row in rows
-    ]
-    return "\n".join([head, "|---:|---:|---:|---:|---:|---:|---:|", *lines])
-
-
-def section(rows: Sequence[Row]) -> str:
-    """The rows as a section of the page."""
-    return f"""\
-## How decisions grow
-
-CPU time of one core; half of the nodes are lent and nearly all of them busy, and together the claims want more than
-there is.
-
-{table(rows)}"""
-
-
-def victims_ms(nodes: int = AIM_SIZE, jobs: int = 10 * AIM_SIZE) -> float:
+def _victims_ms(nodes: int = AIM_SIZE, jobs: int = 10 * AIM_SIZE) -> float:
     """The choice of one, ten, a hundred and half of all nodes, none looked at before; the slowest counts."""
     world, loans = all_busy(nodes, jobs)
 
@@ -164,9 +210,12 @@ def _gap(chance: random.Random) -> float:
 
 
 def main() -> int:
-    """Print the figures and the table."""
-    rows = measure()
-    sys.stdout.write("\n".join([HEAD, *(figure.row for figure in figures(rows)), "", table(rows), ""]))
+    """Print the figures and the table, or with --json all of it for a program."""
+    measured = measure()
+    if "--json" in sys.argv[1:]:
+        sys.stdout.write(json.dumps(asdict(measured)))
+        return 0
+    sys.stdout.write("\n".join([HEAD, *(figure.row for figure in measured.figures()), "", measured.table(), ""]))
     return 0
 
 

@@ -140,6 +140,7 @@ def test_it_dies_after_the_first_effect_of_each_step_and_the_trip_goes_on(
     assert not lacking, f"the trip did not come to {sorted(lacking)}: let it, or say in NEVER_IN_A_TRIP why it cannot"
 
 
+@pytest.mark.scenarios
 def test_it_dies_before_the_status_is_written_after_each_step_and_the_trip_goes_on(
     bare_stage: Stage, operator: Operator, tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def test_a_node_that_is_cordoned_half_way_goes_home_and_stays_cordoned(
     stage.wait_job(job, "COMPLETED", seconds=60)
 
 
+@pytest.mark.scenarios
 def test_a_node_that_is_lost_and_comes_back_loses_no_job(stage: Stage, witness: Witness) -> None:
     one_node_left(stage)
     job = stage.sleep_job(15)
@@ -71,6 +72,7 @@ def test_a_slurm_daemon_that_is_restarted_half_way_only_delays_the_recall(bare_s
     assert "PENDING" in stage.state(job)
 
 
+@pytest.mark.scenarios
 def test_while_slurm_is_silent_nothing_is_lent_and_nothing_is_declared_empty(bare_stage: Stage) -> None:
     stage = bare_stage
     stage.set_up(recall={"quick": {"drainSeconds": 15, "checkpointSeconds": 0, "requeueSeconds": 10}})

@@ -40,6 +40,8 @@ class Promises:
         self._deployments = site.kube.resource_version
         self._replicas = -1
         self._whole: set[str] = set()
+        self._asked: dict[str, list[CapacityClaim]] = {}
+        """By UID each claim as it was when last looked at, and all that it was made since."""
         self._theirs = self._made_by_others()
         self._pool = PoolThatRecommends(site)
 
@@ -87,27 +89,34 @@ class Promises:
             self._position = str(change.resource_version)
             if change.kind == NODE_LOANS and change.type == "MODIFIED":
                 self._note(views.resource(NodeLoan, change.object))
-            if change.kind == CAPACITY_CLAIMS and change.type == "MODIFIED":
-                self._handed_over_whole(views.resource(CapacityClaim, change.object))
+            if change.kind == CAPACITY_CLAIMS:
+                claim = views.resource(CapacityClaim, change.object)
+                self._asked.setdefault(claim.metadata.uid, []).append(claim)
+                if change.type == "MODIFIED":
+                    self._handed_over_whole(claim)
             if change.kind != NODES:
                 continue
             node = views.node(change.object)
             before, self._fences[node.name] = self._fences.get(node.name), node.fence
-            claim = claim_of_fence(before) if before else None
-            if claim and node.fence and node.fence != before:
-                raise AssertionError(f"2: {node.name} went from claim {claim} straight to {node.fence}")
-            if claim and node.fence is None:
-                self._needed_no_more(claim, node.name)
-            if before and claim is None and node.fence is None:
+            uid = claim_of_fence(before) if before else None
+            if uid and node.fence and node.fence != before:
+                raise AssertionError(f"2: {node.name} went from claim {uid} straight to {node.fence}")
+            if uid and node.fence is None:
+                self._needed_no_more(uid, node.name)
+            if before and uid is None and node.fence is None:
                 self._not_promised(before)
+        self._asked = {claim.metadata.uid: [claim] for claim in self._site.claims()}
 
     def _needed_no_more(self, uid: str, node: str) -> None:
-        """Promise 2: a claim keeps the nodes that it has, as many as it asks for."""
+        """Promise 2: a claim keeps the nodes that it has, as many as it asks for; what a person made of that of a
+        service may be corrected in the moment in which it is followed."""
         claim = next((c for c in self._site.claims() if c.metadata.uid == uid and not c.is_over), None)
         if claim is None:
             return
         assert not is_automatic(claim), f"2: {node} was let go before its claim {claim.metadata.name} was over"
-        assert self._units(claim) >= amount(claim), f"2: {node} was let go, and {claim.metadata.name} has too few"
+        versions = [*self._asked.get(uid, ()), claim]
+        enough = any(self._units(version) >= amount(version) for version in versions)
+        assert enough, f"2: {node} was let go, and {claim.metadata.name} has too few"
 
     def _handed_over_whole(self, claim: CapacityClaim) -> None:
         """Promise 2: a gang is told that it has its nodes when it has all of them, and not before."""

@@ -131,8 +131,8 @@ class Status(Model):
         """A copy that says so; `last_transition_time` moves only when the status flips. None means Unknown."""
         word: Literal["True", "False", "Unknown"] = "Unknown" if status is None else "True" if status else "False"
         old = self.condition(type_)
-        said = (word, reason, message[:1024], generation)
-        if old and (old.status, old.reason, old.message, old.observed_generation) == said:
+        news = (word, reason, message[:1024], generation)
+        if old and (old.status, old.reason, old.message, old.observed_generation) == news:
             return self
         moment = old.last_transition_time if old and old.status == word else now
         new = Condition(
@@ -143,6 +143,5 @@ class Status(Model):
             last_transition_time=moment,
             observed_generation=generation,
         )
-        others = [c for c in self.conditions if c.type != type_]
-        at = next((i for i, c in enumerate(self.conditions) if c.type == type_), len(others))
-        return self.model_copy(update={"conditions": (*others[:at], new, *others[at:])})
+        said = tuple(new if condition is old else condition for condition in self.conditions)
+        return self.model_copy(update={"conditions": said if old else (*said, new)})

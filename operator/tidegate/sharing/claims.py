@@ -61,9 +61,8 @@ def tend(claim: CapacityClaim, index: Index) -> list[Command]:
     if (holder := claim.spec.holder_ref) and holder.uid not in {ref.uid for ref in claim.metadata.owner_references}:
         commands.append(TieToHolder(claim, holder))
     if is_automatic(claim):
-        has = {node.name for node in held_nodes(claim, index)}
-        has |= {loan.spec.node_name for loan in coming_loans(claim, index)}
-        needed = len(has) + need_of(claim, pool, index).nodes
+        has = len(held_nodes(claim, index)) + len(coming_loans(claim, index))
+        needed = has + need_of(claim, pool, index).nodes
         if needed > amount(claim) and is_settled(waiting_pods(claim, pool, index), index):
             commands.append(ResizeClaim(claim, needed))
     if spare := surplus(claim, pool, index):

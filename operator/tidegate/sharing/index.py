@@ -10,7 +10,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan, OpenWindow
-from tidegate.api.names import CLAIM_LABEL, DRAIN_REASON_PREFIX, JOINING_REASON, claim_of_fence, slurm_node_name
+from tidegate.api.names import (
+    CLAIM_LABEL,
+    DRAIN_REASON_PREFIX,
+    JOINING_REASON,
+    claim_fence,
+    claim_of_fence,
+    slurm_node_name,
+)
 from tidegate.sharing.lead_time import overheads
 from tidegate.sharing.lifetime import ends_at
 from tidegate.sharing.snapshot import (
@@ -269,11 +276,16 @@ class Index:
 
     @cached_property
     def coming_by_claim(self) -> dict[str, list[NodeLoan]]:
-        """Active loans that are on their way back for a claim, by its UID and by node name."""
+        """Active loans that are on their way back for a claim, by its UID and by node name.
+
+        Without those that just gave it the node and are on their last step: that one is held by now.
+        """
         found: dict[str, list[NodeLoan]] = defaultdict(list)
-        for _, loan in sorted(self.active_loans.items()):
+        for node_name, loan in sorted(self.active_loans.items()):
             if loan.is_wanted_back and loan.spec.back and loan.spec.back.claim:
-                found[loan.spec.back.claim.uid].append(loan)
+                uid, node = loan.spec.back.claim.uid, self.snapshot.nodes.get(node_name)
+                if node is None or node.fence != claim_fence(uid):
+                    found[uid].append(loan)
         return found
 
     @cached_property

@@ -115,12 +115,8 @@ def lacking(claim: CapacityClaim, pool: BatchPool, index: Index) -> int:
 def _lacking(uid: str, pool_name: str, index: Index) -> int:
     claim, pool = index.claims[uid], index.pools[pool_name]
     rest = amount(claim)
-    if held := held_nodes(claim, index):
-        rest -= sum(units_of(node, claim, pool) for node in held)
-    if coming := coming_loans(claim, index):
-        # A loan that just gave the node to the claim is still on its last step.
-        there = {node.name for node in held}
-        rest -= sum(units_of_loan(loan, claim) for loan in coming if loan.spec.node_name not in there)
+    rest -= sum(units_of(node, claim, pool) for node in held_nodes(claim, index))
+    rest -= sum(units_of_loan(loan, claim) for loan in coming_loans(claim, index))
     rest = max(rest, 0)
     # What pods need beyond the claim's size waits until that was raised: then the pods that need it are all there.
     return min(rest, need_of(claim, pool, index).nodes) if is_automatic(claim) else rest

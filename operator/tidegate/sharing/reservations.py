@@ -27,8 +27,9 @@ def recalls_from(claim: CapacityClaim, index: Index) -> datetime | None:
 def is_due(claim: CapacityClaim, index: Index) -> bool:
     """Whether the claim gets nodes now. One that got some stays due, however much faster recalls are by now."""
     begins = recalls_from(claim, index)
-    has_some = claim_fence(claim.metadata.uid) in index.nodes_by_fence or claim.metadata.uid in index.coming_by_claim
-    return begins is None or index.now >= begins or has_some
+    if begins is None or index.now >= begins:
+        return True
+    return claim_fence(claim.metadata.uid) in index.nodes_by_fence or claim.metadata.uid in index.coming_by_claim
 
 
 def waiting(pool_name: str, index: Index) -> list[CapacityClaim]:
