@@ -42,9 +42,9 @@ crds: $(READY) ## write crds/ and the chart's copy of it from the models
 test: lint test-fast test-lab ## everything: lint, drift checks, fast tests, then the tests on a real Kubernetes and Slurm
 
 test-fast: $(READY) ## the tests that need nothing but Python
-	$(BIN)/pytest -m "not lab and not fuzz"
+	$(BIN)/pytest -m "not lab"
 
-fuzz: $(READY) ## look for new cases that break a promise, for as long as it takes, and for faults put in on purpose
+fuzz: $(READY) ## look for new cases that break a promise, for as long as it takes
 	$(BIN)/pytest -m "not lab" --hypothesis-profile=fuzz tests/sharing tests/controllers
 
 test-lab: lab-up ## the tests on the lab, then those of the lab itself, which have the machine to themselves

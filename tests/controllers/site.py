@@ -354,7 +354,10 @@ class Site:
             self.wrongs.append(f"pod {pod.key} was evicted for job {job.job_id}, which is {asked.state}")
 
     def sync_slurmds(self) -> None:
-        """A running slurmd pod registers its node; one that is gone takes slurmd with it."""
+        """A running slurmd pod registers its node; one that is gone takes slurmd with it.
+
+        One that is being ended does not register any more: its slurmd has the signal as soon as there is a kubelet.
+        """
         running: dict[str, Pod] = {}
         for pod in self.pods():
             if pod.loan and pod.phase == "Running":
@@ -365,7 +368,7 @@ class Site:
             self.slurm.slurmd_dies(name)
         for name, pod in running.items():
             extra = f"tidegate={pod.loan}"
-            if name not in self.slurm.alive() | self.mute and not self.kube_is_dead(pod.node):
+            if name not in self.slurm.alive() | self.mute and not pod.deleting and not self.kube_is_dead(pod.node):
                 drained = JOINING_REASON if f'State=DRAIN Reason="{JOINING_REASON}"' in self._offer(pod) else ""
                 self.slurm.register(name, features=("lent",), extra=extra, drained=drained)
 

@@ -6,9 +6,9 @@ The Lease is forced: both act at any time. The real decide and the real appliers
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -70,26 +70,36 @@ wishes = st.sampled_from(
 """What people say in claims beside the amount."""
 
 
+START: dict[str, st.SearchStrategy[Any]] = {
+    "release": st.sampled_from(["24.11", "26.05"]),
+    "policy": st.sampled_from(["DemandDriven", "Eager"]),
+    "other": st.sampled_from(["Cancel", "Protect"]),
+    "priority": st.sampled_from([-100, 1000, 1500]),
+    "budget": st.sampled_from([1, 2, 50]),
+    "victims": st.sampled_from(["LeastLostWork", "NewestFirst", "LowestPriority", "Spread"]),
+    "after_restarts": st.sampled_from([1, 2, 1000]),
+    "minimum_run": st.sampled_from([0, 0, 10]),
+    "terms": other_terms,
+    "busy": st.lists(st.booleans(), max_size=3),
+    "quotas": st.sampled_from([[], [], [{"nodes": 2}]]),
+    "preemption": st.sampled_from(["Never", "LowerPriority"]),
+    "crowd": st.lists(st.sampled_from(CROWD), min_size=3, max_size=3),
+    "tries_modes": st.integers(0, 5).map(lambda number: number == 0),
+}
+"""What a site begins with."""
+
+
 class TwoOperators(RuleBasedStateMachine):
     """Rules are what the world, people and faults do; the promises hold after each."""
 
-    @initialize(
-        release=st.sampled_from(["24.11", "26.05"]),
-        policy=st.sampled_from(["DemandDriven", "Eager"]),
-        other=st.sampled_from(["Cancel", "Protect"]),
-        priority=st.sampled_from([-100, 1000, 1500]),
-        budget=st.sampled_from([1, 2, 50]),
-        victims=st.sampled_from(["LeastLostWork", "NewestFirst", "LowestPriority", "Spread"]),
-        after_restarts=st.sampled_from([1, 2, 1000]),
-        minimum_run=st.sampled_from([0, 0, 10]),
-        terms=other_terms,
-        busy=st.lists(st.booleans(), max_size=3),
-        quotas=st.sampled_from([[], [], [{"nodes": 2}]]),
-        preemption=st.sampled_from(["Never", "LowerPriority"]),
-        crowd=st.lists(st.sampled_from(CROWD), min_size=3, max_size=3),
-        tries_modes=st.integers(0, 5).map(lambda number: number == 0),
-    )
-    def begin(
+    GIVEN: ClassVar[Mapping[str, Any]] = {}
+    """What is not drawn of the beginning."""
+
+    @initialize(drawn=st.fixed_dictionaries(START))
+    def begin(self, drawn: dict[str, Any]) -> None:
+        self.start(**{**drawn, **self.GIVEN})
+
+    def start(
         self,
         release: str,
         policy: str,

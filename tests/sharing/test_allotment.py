@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.sharing.build import (
+    CLEAN,
     RECALLED,
     ago,
     back_for,
@@ -382,9 +383,16 @@ def opening(name: str, **more: Any) -> Any:
 
 def test_no_loan_is_recalled_in_place_of_a_node_that_is_about_to_open() -> None:
     assert got(opening("a"), *lent(1), claim()) == {}
-    assert waits(opening("a"), *lent(1), claim()) == ("Opening", "a claim that is over lets go of a")
+    assert waits(opening("a"), *lent(1), claim()) == ("Opening", "about to be free: a")
     assert got(opening("a"), *lent(1, 2), claim(nodes=2)) == {"c1": ["gpu-1*"]}
     assert got(opening("a"), node("b"), *lent(1), claim(nodes=2)) == {"c1": ["b"]}
+
+
+def test_a_loan_that_let_go_of_its_node_hands_nothing_over_and_its_node_is_waited_for() -> None:
+    let_go = [node("gpu-9"), loan("gpu-9", done=CLEAN, back=back_for("", reason="IdleInSlurm"))]
+    assert got(*let_go, *lent(1), claim()) == {}
+    assert waits(*let_go, *lent(1), claim()) == ("Opening", "about to be free: gpu-9")
+    assert got(*let_go, *lent(1), claim(nodes=2)) == {"c1": ["gpu-1*"]}
 
 
 def test_a_gang_waits_for_a_node_that_is_about_to_open_with_all_that_it_lacks() -> None:

@@ -67,7 +67,8 @@ class _Supply:
     quotas: Quotas
     free: Sequence[Node]
     opening: Sequence[Node]
-    """Free once the fence of a claim that is over has been taken off; no loan is recalled in place of one."""
+    """Free in a moment: a claim that is over has its fence there still, or a loan that let go of it its last step to
+    write. No loan is recalled in place of one."""
     returning: Sequence[NodeLoan]
     """On their way back, promised to no live claim."""
     lent: Sequence[NodeLoan]
@@ -296,7 +297,9 @@ def _supply(pool: BatchPool, index: Index) -> _Supply:
         lent = [loan for loan in lent if not loan.status.is_true("Vacated")]
     protected = [loan for loan in lent if shields(loan, index)]
     lent = [loan for loan in lent if not shields(loan, index)]
-    returning = [loan for loan in loans if loan.is_wanted_back and not index.is_promised(loan)]
+    returning = [
+        loan for loan in loans if loan.is_wanted_back and not index.is_promised(loan) and not _let_go(loan, index)
+    ]
     room = sides(pool, index).may_take_back
     return _Supply(
         pool, Quotas(pool, index), free_nodes(pool, index), _opening(pool, index), returning, lent, protected, room
@@ -304,15 +307,23 @@ def _supply(pool: BatchPool, index: Index) -> _Supply:
 
 
 def _opening(pool: BatchPool, index: Index) -> list[Node]:
+    def opens(node: Node) -> bool:
+        if node.fence:
+            return (uid := claim_of_fence(node.fence)) is not None and uid not in index.live_claims
+        loan = index.active_loans.get(node.name)
+        return loan is not None and _let_go(loan, index)
+
     return [
         node
         for node in index.nodes_of_pool[pool.metadata.name]
-        if node.fence
-        and (uid := claim_of_fence(node.fence))
-        and uid not in index.live_claims
-        and set_aside(node, pool) is None
-        and not index.foreign_gpu_pods(node.name, pool)
+        if opens(node) and set_aside(node, pool) is None and not index.foreign_gpu_pods(node.name, pool)
     ]
+
+
+def _let_go(loan: NodeLoan, index: Index) -> bool:
+    """Whether the loan is over but for the writing of it: it has no fence on its node, so it can hand nothing over."""
+    node = index.snapshot.nodes.get(loan.spec.node_name)
+    return loan.is_wanted_back and node is not None and node.fence is None
 
 
 def _portion(claim: CapacityClaim, wanted: int, supply: _Supply, index: Index) -> tuple[_Portion, Blocker | None]:
@@ -355,7 +366,7 @@ def _why_no_more(
     """What keeps the claim from having all that it lacks; nothing to speak of when it got a part."""
     pool = supply.pool
     if opening:
-        return Blocker("Opening", f"a claim that is over lets go of {listed(node.name for node in opening)}")
+        return Blocker("Opening", f"about to be free: {listed(node.name for node in opening)}")
     if index.slurm_of(pool.metadata.name) is None:
         words = f"Slurm {pool.spec.slurm_cluster_name} does not answer; nothing is recalled without seeing what it runs"
         return Blocker("SlurmSilent", words)
