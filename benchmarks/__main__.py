@@ -30,6 +30,10 @@ def main() -> int:
     parser.add_argument("--no-scale", action="store_true", help="leave the simulated nodes out")
     options = parser.parse_args()
     lab = Lab.up(options.lab)
+    # Before there is an operator, so that nothing but the lab's own daemons shares the cores.
+    tell("decisions on worlds of up to 10,000 nodes")
+    decisions = measure_in_image(lab.engine, lab.operator_image)
+    sections = f"{decisions.section()}\n\n{_observation_rows()}"
     with tempfile.TemporaryDirectory() as folder:
         install_rights(lab)
         stage = Stage(lab)
@@ -45,10 +49,6 @@ def main() -> int:
             stage.clear()
         finally:
             operator.stop()
-    # With the operator gone, so that nothing but the lab's own daemons shares the cores.
-    tell("decisions on worlds of up to 10,000 nodes")
-    decisions = measure_in_image(lab.engine, lab.operator_image)
-    sections = f"{decisions.section()}\n\n{_observation_rows()}"
     options.page.write_text(page(measured, [*costs, *decisions.figures()], sections, lab))
     tell(f"written: {options.page}")
     return 0

@@ -103,7 +103,12 @@ class Cluster:
         return web.Response(body=body, content_type="application/json")
 
     def _body(self, name: str) -> bytes:
-        bodies = {"ping": self._head + self._tail, "partitions": self._partitions, "nodes": self._nodes}
+        bodies = {
+            "ping": self._head + self._tail,
+            "partitions": self._partitions,
+            "reservations": _dump({**json.loads(self._head + self._tail), "reservations": []}),
+            "nodes": self._nodes,
+        }
         if name in bodies:
             return bodies[name]
         if name == "state":
