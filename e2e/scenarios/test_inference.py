@@ -22,6 +22,7 @@ def served(stage: Stage) -> Iterator[Stage]:
     stage.kube.delete("services", "chat-from-outside", WORK)
 
 
+@pytest.mark.scenarios
 def test_a_service_grows_onto_a_lent_node_and_shrinks_without_a_failed_request(served: Stage) -> None:
     stage = served
     stage.service("chat", maxReplicas=2)

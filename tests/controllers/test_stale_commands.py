@@ -290,6 +290,26 @@ def test_a_node_that_looked_idle_is_not_recalled_once_a_job_has_started_there(si
     assert site.loans()[0].spec.wanted == "Returned"
 
 
+def test_a_node_that_had_not_registered_is_not_recalled_once_a_job_runs_there(site: Site, operator: Operator) -> None:
+    site.slurm.submit(gpus_per_node=2, duration_seconds=1000, requeueable=False)
+    for _ in range(40):
+        operator.read_watch()
+        operator.ask_slurm()
+        operator.round()
+        if any(pod.loan for pod in site.pods()):
+            break
+        site.pass_time(1)
+    for _ in range(4):
+        site.turn()
+        site.pass_time(1)
+    assert site.slurm.jobs[1].state == "RUNNING"
+    site.claim("demo")
+    operator.read_watch()
+    (recall,) = [command for command in operator.decide() if isinstance(command, RecallLoan)]
+    assert not operator.apply(recall)
+    assert site.loans()[0].spec.wanted == "Lent"
+
+
 def test_a_bound_pod_gets_no_toleration(site: Site, operator: Operator) -> None:
     site.gpu_pod("web-1", "web", 1)
     waiting = next(pod for pod in site.pods() if pod.name == "web-1")

@@ -24,6 +24,10 @@ from tidegate.slurm.errors import (
 )
 
 
+def _told(trouble: object) -> str:
+    return str(getattr(trouble, "__name__", trouble))
+
+
 async def _hangs_up(request: web.Request) -> web.StreamResponse:
     assert request.transport is not None
     request.transport.close()
@@ -97,7 +101,7 @@ async def test_missing_rights_are_not_taken_for_a_wrong_token(number: int) -> No
 
 
 @pytest.mark.parametrize(
-    "trouble", [(502, "<html>bad gateway</html>"), (503, ""), (500, "proxy error"), _hangs_up], ids=str
+    "trouble", [(502, "<html>bad gateway</html>"), (503, ""), (500, "proxy error"), _hangs_up], ids=_told
 )
 async def test_a_read_is_repeated_when_something_before_slurm_fails(trouble: Any) -> None:
     async with restd() as server, client(server.url) as slurm:
@@ -142,7 +146,7 @@ async def test_a_dead_slurmctld_behind_a_living_slurmrestd(status: int, number: 
         assert server.count("/jobs/state/") == 1
 
 
-@pytest.mark.parametrize("trouble", [(503, "no"), _hangs_up], ids=str)
+@pytest.mark.parametrize("trouble", [(503, "no"), _hangs_up], ids=_told)
 async def test_an_act_is_sent_once(trouble: Any) -> None:
     async with restd(versions=("v0.0.45", "v0.0.44"), release="26.05.5") as server, client(server.url) as slurm:
         server.on("/job/7/requeue", trouble)

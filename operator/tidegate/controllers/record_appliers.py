@@ -36,6 +36,7 @@ from tidegate.sharing.commands import (
     WriteLoanStatus,
     WritePoolStatus,
 )
+from tidegate.sharing.index import extra_of
 
 
 async def create_loan(command: CreateLoan, hands: Hands) -> None:
@@ -58,8 +59,8 @@ async def create_loan(command: CreateLoan, hands: Hands) -> None:
 async def recall_loan(command: RecallLoan, hands: Hands) -> None:
     """A recall is one-way, so what it was chosen by is looked at once more: Slurm may start a job at any moment."""
     if before := command.seen:
-        now = await hands.slurm(before.cluster_name).node(before.record.name)
-        if now and now.runs_more_than(before.record):
+        now = await hands.slurm(before.cluster_name).node(command.loan.spec.slurm_node_name)
+        if now and now.extra == extra_of(command.loan.metadata.name) and now.runs_more_than(before.record):
             raise NotYet(f"Slurm started a job on {now.name} since loan {command.loan.metadata.name} was chosen")
     spec = {"wanted": "Returned", "back": command.back.to_json()}
     body = {"metadata": _version(command.loan), "spec": spec}

@@ -410,10 +410,11 @@ class Index:
         return record if record and record.extra == extra_of(loan.metadata.name) else None
 
     def seen(self, loan: NodeLoan) -> SeenInSlurm | None:
-        """The same by the last answer of the pool's Slurm."""
+        """The same by the last answer of the pool's Slurm; None where nothing can run, or Slurm does not answer."""
         slurm = self.slurm_of(loan.spec.pool_name)
-        record = self.record_of(loan, slurm) if slurm else None
-        return SeenInSlurm(self.pools[loan.spec.pool_name].spec.slurm_cluster_name, record) if record else None
+        if slurm is None or not loan.status.is_true("Vacated"):
+            return None
+        return SeenInSlurm(self.pools[loan.spec.pool_name].spec.slurm_cluster_name, self.record_of(loan, slurm))
 
     def foreign_gpu_pods(self, node: str, pool: BatchPool) -> list[Pod]:
         """Pods of others on the node that hold GPUs of it."""

@@ -80,8 +80,9 @@ def _useless(pool: BatchPool, lent: list[NodeLoan], index: Index) -> list[NodeLo
 def _idle_since(loan: NodeLoan, index: Index) -> datetime | None:
     seen = index.seen(loan)
     lent_at = loan.status.since("Lent") if loan.status.is_true("Lent") else None
-    if seen is None or lent_at is None or seen.record.is_busy or index.jobs_on(loan):
+    record = seen.record if seen else None
+    if record is None or lent_at is None or record.is_busy or index.jobs_on(loan):
         return None
-    if "DRAIN" in seen.record.states:
+    if "DRAIN" in record.states:
         return None
-    return max(lent_at, seen.record.last_busy or lent_at)
+    return max(lent_at, record.last_busy or lent_at)

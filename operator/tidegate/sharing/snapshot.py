@@ -186,18 +186,19 @@ class SlurmNode:
         """Whether Slurm says that something runs or is being cleaned up there."""
         return bool(self.states & {"ALLOCATED", "MIXED", "COMPLETING"})
 
-    def runs_more_than(self, before: SlurmNode) -> bool:
-        """Whether something was started there since."""
-        now, then = (self.is_busy, self.gpus_used, self.cpus_used), (before.is_busy, before.gpus_used, before.cpus_used)
-        return any(more > less for more, less in zip(now, then, strict=True))
+    def runs_more_than(self, before: SlurmNode | None) -> bool:
+        """Whether something was started there since; None where there was no record before."""
+        if before is None or (self.is_busy and not before.is_busy):
+            return self.is_busy
+        return self.gpus_used > before.gpus_used or self.cpus_used > before.cpus_used
 
 
 @dataclass(frozen=True, slots=True)
 class SeenInSlurm:
-    """A node's record, as a decision saw it."""
+    """The record of a loan's node as a decision saw it; None where slurmd had not registered yet."""
 
     cluster_name: str
-    record: SlurmNode
+    record: SlurmNode | None
 
 
 _HOLDING = frozenset(
