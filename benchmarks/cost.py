@@ -6,15 +6,13 @@ import os
 import time
 from pathlib import Path
 
-from benchmarks.figures import Figure, p50_p95
+from benchmarks.figures import Figure
 from e2e.kube import Json
 from e2e.operator import Operator, wait_for
 from e2e.stage import GPU, WORK, Stage
 
 NODES = 1000
-CLAIMS = 20
-"""Made one after the other, each for a node that no pod has."""
-PODS = NODES - CLAIMS
+PODS = 1000
 WATCHED_SECONDS = 60
 KWOK = {"type": "kwok"}
 
@@ -29,18 +27,15 @@ def at_rest(operator: Operator, seconds: float = WATCHED_SECONDS) -> list[Figure
 
 
 def with_many_nodes(stage: Stage, operator: Operator) -> list[Figure]:
-    """The operator with a pool of simulated nodes, and a pod with GPUs on nearly each. They go away again."""
+    """The operator with a pool of simulated nodes, and a pod with GPUs on each. They go away again."""
     stage.lab.add_kwok_nodes(NODES)
     try:
         stage.put_pool("many", lending={"cap": 0}, nodeSelector=KWOK)
         stage.kube.create("deployments", _many_pods(), WORK)
         wait_for(f"{PODS} simulated pods", lambda: _count_pods(stage) >= PODS, 600, 2)
         memory, cores = _usage(operator, WATCHED_SECONDS)
-        waited = [_held_after(stage, f"many-{number}") for number in range(CLAIMS)]
     finally:
         stage.kube.delete("deployments", "many", WORK)
-        for number in range(CLAIMS):
-            stage.kube.delete("capacityclaims", f"many-{number}", WORK)
         stage.kube.delete("batchpools", "many")
         stage.lab.kubectl("delete", "nodes", "-l", "type=kwok", "--wait=false")
         stage.lab.kubectl("delete", "pods", "-n", WORK, "-l", "app=many", "--force", "--grace-period=0", "--wait=false")
@@ -49,21 +44,7 @@ def with_many_nodes(stage: Stage, operator: Operator) -> list[Figure]:
     return [
         Figure(f"the operator's memory with {what}", memory, "MiB", 260),
         Figure(f"the operator's CPU with {what}", cores, "cores", 0.5),
-        *p50_p95(f"a claim's creation until it tells of the node that is held for it, with {what}", waited, 1),
     ]
-
-
-def _held_after(stage: Stage, name: str) -> float:
-    """Seconds from a claim's creation until its status has a node."""
-
-    def is_held() -> bool:
-        claim = stage.kube.get("capacityclaims", name, WORK) or {}
-        return bool(claim.get("status", {}).get("heldNodes"))
-
-    began = time.monotonic()
-    stage.claim(name, poolName="many")
-    wait_for(f"a node of claim {name}", is_held, 60, 0.02)
-    return time.monotonic() - began
 
 
 def _many_pods() -> Json:
