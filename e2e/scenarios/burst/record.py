@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import statistics
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Self
 
+from e2e.background import Background
 from e2e.clients import Outcome
 
 
@@ -39,34 +37,17 @@ class Second:
     """Seconds to the answer."""
 
 
-class Record:
+class Record(Background):
     """Looks once a second; use it as a context."""
 
     def __init__(self, look: Callable[[datetime], Sample]) -> None:
+        super().__init__("record")
         self.samples: list[Sample] = []
         self._look = look
-        self._error: BaseException | None = None
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="record", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join(timeout=30)
-        if self._error is not None and error is None:
-            raise RuntimeError("the record died") from self._error
-
-    def _run(self) -> None:
-        try:
-            while not self._end.wait(1.0):
-                self.samples.append(self._look(datetime.now(UTC)))
-        except Exception as error:  # noqa: BLE001 - told at the end, which fails the test
-            self._error = error
+    def work(self) -> None:
+        while not self.end.wait(1.0):
+            self.samples.append(self._look(datetime.now(UTC)))
 
 
 def by_second(outcomes: Sequence[Outcome]) -> list[Second]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
+from e2e.background import Background
 from e2e.kube import Kube, Refused
 from e2e.stage import WORK
 
@@ -43,12 +41,13 @@ def in_flight(kube: Kube, service: str) -> float:
     return total
 
 
-class Scaler:
+class Scaler(Background):
     """A thread that writes how many replicas there shall be; use it as a context. `wanted` is what it wrote last."""
 
     def __init__(
         self, load: Callable[[], float], write: Callable[[int], None], target: float, least: int, most: int
     ) -> None:
+        super().__init__("scaler")
         self.wanted = least
         self.load = 0.0
         self._measure = load
@@ -56,28 +55,10 @@ class Scaler:
         self._target = target
         self._least, self._most = least, most
         self._wishes: deque[tuple[float, int]] = deque()
-        self._error: BaseException | None = None
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scaler", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join(timeout=30)
-        if self._error is not None and error is None:
-            raise RuntimeError("the scaler died") from self._error
-
-    def _run(self) -> None:
-        try:
-            while not self._end.wait(LOOK_SECONDS):
-                self._look(time.monotonic())
-        except Exception as error:  # noqa: BLE001 - told at the end, which fails the test
-            self._error = error
+    def work(self) -> None:
+        while not self.end.wait(LOOK_SECONDS):
+            self._look(time.monotonic())
 
     def _look(self, now: float) -> None:
         self.load = self._measure()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
 
-from e2e.kube import Json, Kube, Refused
+from e2e.background import Background
+from e2e.kube import Json, Kube
 from e2e.stage import GPU
 
 OVER = ("Succeeded", "Failed")
@@ -84,41 +83,27 @@ def _gpus(pod: Json) -> int:
     return sum(int(one.get(GPU, 0)) for one in limits)
 
 
-class Recorder:
+class Recorder(Background):
     """Writes a Record from a watch of people's pods while the context is open; times are seconds since it opened."""
 
     def __init__(self, kube: Kube, gpus: Mapping[str, int], namespaces: tuple[str, ...]) -> None:
+        super().__init__("recorder")
         self.record = Record(gpus)
         self._kube = kube
         self._start = 0.0
         self._namespaces = namespaces
-        self._end = threading.Event()
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     def __enter__(self) -> Self:
         self._start = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join(timeout=30)
-        if self._error is not None and error is None:
-            raise RuntimeError("the recorder died while it watched") from self._error
+        return super().__enter__()
 
     def clock(self) -> float:
         """Seconds since the record began."""
         return time.monotonic() - self._start
 
-    def _run(self) -> None:
-        try:
-            # A version that the server has forgotten would be a hole in the record, so it ends it.
-            for change in self._kube.watch("pods", stop=self._end):
-                pod = change["object"]
-                if pod["metadata"]["namespace"] in self._namespaces:
-                    self.record.see(change["type"], pod, self.clock())
-        except (Refused, OSError, ValueError) as error:
-            self._error = error
+    def work(self) -> None:
+        # A version that the server has forgotten would be a hole in the record, so it ends it.
+        for change in self._kube.watch("pods", stop=self.end):
+            pod = change["object"]
+            if pod["metadata"]["namespace"] in self._namespaces:
+                self.record.see(change["type"], pod, self.clock())
