@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from tidegate.api import RECALL_CLASSES, BatchPool, CapacityClaim, ClaimReference, LoanReturn, NodeLoan, RecallClass
-from tidegate.api.names import claim_of_fence
 from tidegate.sharing import recall_classes
 from tidegate.sharing.commands import HoldNode, RecallLoan
 from tidegate.sharing.explanation import listed
@@ -181,6 +180,11 @@ def recall_class_of(claim: CapacityClaim, pool: BatchPool, priority: int) -> Rec
     return wanted if recall_classes.may_use(pool, wanted, priority) else None
 
 
+def _class_of(claim: CapacityClaim, pool: BatchPool, index: Index) -> RecallClass:
+    """The class by which loans are recalled for the claim; that of its spec where it may use none."""
+    return recall_class_of(claim, pool, index.priority_of(claim) or 0) or claim.spec.recall_class
+
+
 def allot(index: Index) -> Allotment:
     """Give out what the pools have, to each claim what it lacks, the most important first."""
     given = Allotment()
@@ -225,7 +229,7 @@ def _is_plain(claim: CapacityClaim, supply: _Supply) -> bool:
 
 def _sort(claim: CapacityClaim, index: Index) -> _Sort:
     pool, priority = index.pools[claim.spec.pool_name], index.priority_of(claim) or 0
-    recall_class = recall_class_of(claim, pool, priority) or claim.spec.recall_class
+    recall_class = _class_of(claim, pool, index)
     helpful = need_of(claim, pool, index).helpful if is_automatic(claim) else None
     return _Sort(recall_class, priority, helpful, labels_of(claim))
 
@@ -267,7 +271,7 @@ def _recalled(count: int, shelf: _Shelf, claim: CapacityClaim, supply: _Supply, 
         gone = {loan.metadata.name for loan in drawn}
         left = [one for one in shelf.lent if one.spec.node_name not in supply.taken and one.metadata.name not in gone]
         all_together = max(min(shelf.wanted, supply.room), count) - len(drawn)
-        recall_class = recall_class_of(claim, supply.pool, index.priority_of(claim) or 0) or claim.spec.recall_class
+        recall_class = _class_of(claim, supply.pool, index)
         shelf.chosen = cheapest(left, all_together, recall_class, index)[::-1]
         drawn += _draw(shelf.chosen, count - len(drawn), lambda _: True)
     return drawn
@@ -308,10 +312,8 @@ def _supply(pool: BatchPool, index: Index) -> _Supply:
 
 def _opening(pool: BatchPool, index: Index) -> list[Node]:
     def opens(node: Node) -> bool:
-        if node.fence:
-            return (uid := claim_of_fence(node.fence)) is not None and uid not in index.live_claims
         loan = index.active_loans.get(node.name)
-        return loan is not None and _let_go(loan, index)
+        return index.left_behind(node) is not None or (loan is not None and _let_go(loan, index))
 
     return [
         node
@@ -434,7 +436,7 @@ def _cheapest_of_fewest(
     claim: CapacityClaim, wanted: int, loans: list[NodeLoan], pool: BatchPool, index: Index
 ) -> list[NodeLoan]:
     """Of the sets of fewest loans that have the units one whose recall loses little."""
-    recall_class = recall_class_of(claim, pool, index.priority_of(claim) or 0) or claim.spec.recall_class
+    recall_class = _class_of(claim, pool, index)
     chosen: list[NodeLoan] = []
     while wanted > 0 and loans:
         count = len(fewest(loans, lambda loan: units_of_loan(loan, claim), wanted))
@@ -464,7 +466,7 @@ def _back_for(claim: CapacityClaim, loan: NodeLoan, pool: BatchPool, index: Inde
     """The claim's own recall, or for a loan on its way back the claim as its goal, at the faster of the two classes."""
     meta = claim.metadata
     reference = ClaimReference(namespace=meta.namespace or "", name=meta.name, uid=meta.uid)
-    recall_class = recall_class_of(claim, pool, index.priority_of(claim) or 0) or claim.spec.recall_class
+    recall_class = _class_of(claim, pool, index)
     if loan.is_wanted_back:
         back = back_of(loan, index)
         faster = max(back.recall_class, recall_class, key=RECALL_CLASSES.index)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from tidegate.api import BatchPool, CapacityClaim, CapacityClaimStatus
-from tidegate.api.names import FENCE_TAINT, claim_fence, claim_of_fence
+from tidegate.api.names import FENCE_TAINT, claim_fence
 from tidegate.sharing.allotment import Allotment, unservable
 from tidegate.sharing.announcements import Told
 from tidegate.sharing.commands import (
@@ -75,8 +75,7 @@ def let_go(index: Index) -> list[Command]:
     """Take the fence of claims that are over (or gone) off their nodes, and forget old automatic claims."""
     commands: list[Command] = []
     for _, node in sorted(index.snapshot.nodes.items()):
-        uid = claim_of_fence(node.fence) if node.fence else None
-        if uid and uid not in index.live_claims:
+        if uid := index.left_behind(node):
             commands.append(FreeNode(node, uid))
     still = {claim.metadata.uid for claim in index.open_claims}
     ended = (one for uid, one in index.claims.items() if uid not in still and one.metadata.deletion_timestamp is None)

@@ -313,6 +313,11 @@ class Index:
         """Claims that are not over, by UID."""
         return {claim.metadata.uid: claim for claim in self.open_claims if not self.is_expired(claim)}
 
+    def left_behind(self, node: Node) -> str | None:
+        """The UID of a claim that is over (or gone) and whose fence the node carries still; None without one."""
+        uid = claim_of_fence(node.fence) if node.fence else None
+        return uid if uid and uid not in self.live_claims else None
+
     @cached_property
     def _selections(self) -> dict[tuple[str, frozenset[tuple[str, str]]], tuple[list[Node], int]]:
         return {}

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from tidegate.api import BatchPool
-from tidegate.api.names import claim_of_fence
 from tidegate.sharing.fit import Kind, Layout, Room, Rooms, kind_of, rooms_of, shape_of
 from tidegate.sharing.idleness import free_nodes
 from tidegate.sharing.index import Index
@@ -153,18 +152,13 @@ def _placed(index: Index) -> dict[str, Node]:
 def _is_open(node: Node, index: Index) -> bool:
     """Whether others may be bound there, now or as soon as a claim that is over has let go of it."""
     usable = node.ready and not node.unschedulable and not node.deleting and node.name not in index.active_loans
-    return usable and (node.fence is None or _is_opening(node, index))
-
-
-def _is_opening(node: Node, index: Index) -> bool:
-    uid = claim_of_fence(node.fence) if node.fence else None
-    return uid is not None and uid not in index.live_claims
+    return usable and (node.fence is None or index.left_behind(node) is not None)
 
 
 def _is_passed_over(node: Node, index: Index) -> bool:
     """Whether kube-scheduler had time enough to bind pods there that wait for long."""
     idle = index.snapshot.idle_since.get(node.name)
-    return not _is_opening(node, index) and (idle is None or _since(idle, index) >= TRUST_SECONDS)
+    return index.left_behind(node) is None and (idle is None or _since(idle, index) >= TRUST_SECONDS)
 
 
 def _since(moment: datetime | None, index: Index) -> float:
