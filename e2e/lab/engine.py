@@ -1,14 +1,11 @@
 """The container engine: one that is there already, or a private dockerd for as long as labs need it."""
 
-import contextlib
-import fcntl
 import json
 import os
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from e2e.lab.debian import install
 from e2e.lab.errors import LabError
 from e2e.lab.host_settings import make_room, restore_rules, restore_sysctls, save_rules, save_sysctls
 from e2e.lab.machine import Machine
-from e2e.lab.paths import cache_dir
+from e2e.lab.paths import cache_dir, only_maker
 from e2e.lab.processes import ProcessId, spawn
 from e2e.lab.progress import Progress
 from e2e.lab.tools import OWN
@@ -127,7 +124,7 @@ def _client(host: str) -> docker.DockerClient:
 
 def acquire(user: str, machine: Machine, progress: Progress) -> Engine:
     """An engine for this lab; starts the private one where none is reached, also again after it died."""
-    with _lock():
+    with only_maker(cache_dir() / "engine"):
         engine = connect()
         if engine is None:
             if not machine.root:
@@ -148,7 +145,7 @@ def acquire(user: str, machine: Machine, progress: Progress) -> Engine:
 
 def release(user: str) -> None:
     """Says that this lab needs the engine no more; the last user's word ends a private one, whatever is left of it."""
-    with _lock():
+    with only_maker(cache_dir() / "engine"):
         record = Record.load()
         if record is None:
             return
@@ -229,13 +226,3 @@ def _command(record: Record, machine: Machine) -> list[str]:
         settings["runtimes"] = {RUNTIME_WRAPPER: {"path": str(OWN.build(LOG) / "runc-without-resource")}}
     configuration.write_text(json.dumps(settings, indent=1))
     return ["dockerd", "--config-file", str(configuration)]
-
-
-@contextlib.contextmanager
-def _lock() -> Iterator[None]:
-    """One at a time starts or ends the engine."""
-    lock = cache_dir() / "engine.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,7 +1,6 @@
 """Builds the lab's images, once each: a tag is the content it was made from."""
 
 import json
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from e2e.lab.archives import Entry, archive, folder_entries, packed
 from e2e.lab.debian import install
 from e2e.lab.engine import Engine
 from e2e.lab.errors import LabError
-from e2e.lab.paths import HERE, cache_dir, content_key
+from e2e.lab.paths import HERE, cache_dir, content_key, only_maker
 from e2e.lab.progress import Progress
 from e2e.lab.shell import run
 
@@ -142,17 +141,18 @@ class Images:
         ids = [str(self._engine.client.images.get(tag).id) for tag in tags]
         folder = cache_dir() / "archives"
         target = folder / f"{purpose}-{content_key(*tags, *ids)}.tar"
-        with self._locks[target.name]:
+        with only_maker(folder / purpose):
             if not target.exists():
-                for old in folder.glob(f"{purpose}-*.tar"):
-                    old.unlink()
                 self.save(tags, target)
+            target.touch()
+            # the newest before this one may be on its way into another lab
+            for old in sorted(folder.glob(f"{purpose}-*.tar"), key=lambda file: file.stat().st_mtime)[:-2]:
+                old.unlink()
         return target
 
     def save(self, tags: list[str], target: Path) -> None:
         """Writes images into one file, which is there whole or not at all."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f"{target.name}.{os.getpid()}")
+        unfinished = target.with_name(f"{target.name}.unfinished")
         try:
             run(["docker", "save", "--output", unfinished, *tags], env=self._engine.environment)
             unfinished.replace(target)

@@ -6,7 +6,7 @@ from pathlib import Path
 from e2e.lab import tools
 from e2e.lab.archives import Entry, folder_entries
 from e2e.lab.images import SOURCES, Images
-from e2e.lab.paths import content_key
+from e2e.lab.paths import content_key, only_maker
 from e2e.lab.tools import CONTAINERD, COREDNS, CRI_TOOLS, ETCD, KIND, KUBE, OWN
 
 SUITE = "bookworm"
@@ -39,7 +39,8 @@ def _context(images: Images, logs: Path) -> Mapping[str, Entry]:
     for family in FAMILIES:
         family.build(logs / "tools.log")
     archive = KUBE.folder.parent / "components.tar"
-    _save_components(images, archive)
+    with only_maker(archive):
+        _save_components(images, archive)
     kind = KIND.module_folder("sigs.k8s.io/kind") / "images" / "base" / "files"
     # what belongs to features that are not used here is left out with its README
     context = {f"kind/{name}": entry for name, entry in folder_entries(kind).items() if not name.endswith("README.txt")}
@@ -54,7 +55,6 @@ def _context(images: Images, logs: Path) -> Mapping[str, Entry]:
 
 def _save_components(images: Images, target: Path) -> None:
     """One archive with the images that a cluster runs."""
-    target.unlink(missing_ok=True)
     for image, (family, program, name) in COMPONENTS.items():
         images.single_file(f"{REPOSITORY}/{image}", name, family.folder / program)
     proxy = images.build(

@@ -1,7 +1,10 @@
 """Where the lab keeps things: a cache that stays, state that goes with the lab."""
 
+import contextlib
+import fcntl
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -16,6 +19,19 @@ def cache_dir() -> Path:
 def state_dir(name: str) -> Path:
     """All that belongs to one lab; `down` removes it."""
     return _xdg("XDG_STATE_HOME", ".local/state") / "tidegate-lab" / name
+
+
+@contextlib.contextmanager
+def only_maker(target: Path) -> Iterator[None]:
+    """One thread of one process at a time makes `target`: labs that start together share the cache.
+
+    It does not count for the thread that has it: a second time around the first waits for ever.
+    """
+    lock = target.with_name(f"{target.name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _xdg(variable: str, default: str) -> Path:

@@ -1,12 +1,11 @@
 """Builds the programs that the lab needs from pinned Go modules, once, into the cache."""
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.lab.errors import LabError
-from e2e.lab.paths import HERE, cache_dir, content_key
+from e2e.lab.paths import HERE, cache_dir, content_key, only_maker
 from e2e.lab.shell import run
 
 KUBERNETES = "v1.36.3"
@@ -41,18 +40,22 @@ class Family:
     def build(self, log: Path) -> Path:
         """Builds what is missing and says where it lies."""
         target = self.folder
-        if not target.is_dir():
-            unfinished = target.with_suffix(f".{os.getpid()}")
-            # static programs: the images made of them need no library
-            env = {"CGO_ENABLED": "0", "GOWORK": "off"}
-            args = ["go", "build", *self._flags(), "-o", f"{unfinished}/", self.packages]
-            try:
-                unfinished.mkdir(parents=True)
-                run(args, cwd=self.source, env=env, log=log)
-                unfinished.rename(target)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
+        with only_maker(target):
+            if not target.is_dir():
+                self._build(target, log)
         return target
+
+    def _build(self, target: Path, log: Path) -> None:
+        unfinished = target.with_name(f"{target.name}.unfinished")
+        # static programs: the images made of them need no library
+        env = {"CGO_ENABLED": "0", "GOWORK": "off"}
+        args = ["go", "build", *self._flags(), "-o", f"{unfinished}/", self.packages]
+        try:
+            unfinished.mkdir(parents=True, exist_ok=True)
+            run(args, cwd=self.source, env=env, log=log)
+            unfinished.rename(target)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def module_folder(self, module: str) -> Path:
         """The unpacked source of a module that the family pins."""

@@ -1,10 +1,11 @@
 """Cached things are found by what they are made from."""
 
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from e2e.lab.archives import Entry, archive, folder_entries
-from e2e.lab.paths import content_key
+from e2e.lab.paths import content_key, only_maker
 from e2e.lab.tools import Family
 
 
@@ -50,3 +51,21 @@ def test_a_folder_keeps_its_execute_bits(tmp_path: Path) -> None:
         "bin/run": 0o755,
         "bin/read": 0o644,
     }
+
+
+def test_a_thing_is_made_by_one_maker_at_a_time(tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "thing"
+    made = []
+
+    def make(maker: int) -> str:
+        with only_maker(target):
+            if not target.exists():
+                made.append(maker)
+                target.with_suffix(".unfinished").write_text(str(maker))
+                target.with_suffix(".unfinished").rename(target)
+            return target.read_text()
+
+    with ThreadPoolExecutor(8) as pool:
+        got = set(pool.map(make, range(8)))
+    assert got == {str(maker) for maker in made}
+    assert len(made) == 1

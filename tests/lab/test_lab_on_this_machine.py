@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from e2e.lab import Lab, LabError, SlurmSite, engine, leftovers
+from e2e.lab.paths import cache_dir
 from tests.lab.footprint import Footprint, traces
 
 pytestmark = pytest.mark.lab
@@ -31,6 +32,8 @@ def containers(name: str) -> dict[str, str]:
 def test_two_labs_side_by_side_and_gone(names: tuple[str, str]) -> None:
     one, two = names
     before, alone = Footprint.look(), engine.Record.load() is None
+    for archive in (cache_dir() / "archives").glob("*.tar"):
+        archive.unlink()  # so that both make it, into one cache
     with ThreadPoolExecutor() as pool:
         first, second = pool.map(lambda name: Lab.up(name, workers=1), names)
 
