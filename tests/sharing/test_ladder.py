@@ -64,7 +64,7 @@ def actions(rungs: Rungs) -> dict[int, str]:
     ],
 )
 def test_a_signal_is_what_the_job_declared_in_its_comment(comment: str, signal: str | None) -> None:
-    assert declared_signal(there(comment=comment)) == signal
+    assert declared_signal(comment) == signal
 
 
 def test_jobs_may_end_by_themselves_first() -> None:

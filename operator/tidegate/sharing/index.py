@@ -70,10 +70,10 @@ class Index:
 
     def once(self, question: Callable[..., T], *about: Hashable) -> T:
         """What `question(*about, index)` says, asked only once in a decision."""
-        key = (question, *about)
-        if key not in self._answers:
-            self._answers[key] = question(*about, self)
-        answer: T = self._answers[key]
+        answers, key = self._answers, (question, *about)
+        if key not in answers:
+            answers[key] = question(*about, self)
+        answer: T = answers[key]
         return answer
 
     @cached_property
@@ -242,15 +242,19 @@ class Index:
     @cached_property
     def ended_loans(self) -> list[NodeLoan]:
         """Loans that are over, the oldest first."""
-        ended = (loan for loan in self.snapshot.loans if loan.is_over)
-        return sorted(ended, key=lambda loan: (created(loan), loan.metadata.name))
+        return self._ended_and_open[0]
 
     @cached_property
     def open_loans(self) -> list[NodeLoan]:
         """All others, the oldest first."""
-        ended = {loan.metadata.name for loan in self.ended_loans}
-        others = (loan for loan in self.snapshot.loans if loan.metadata.name not in ended)
-        return sorted(others, key=lambda loan: (created(loan), loan.metadata.name))
+        return self._ended_and_open[1]
+
+    @cached_property
+    def _ended_and_open(self) -> tuple[list[NodeLoan], list[NodeLoan]]:
+        halves: tuple[list[NodeLoan], list[NodeLoan]] = [], []
+        for loan in sorted(self.snapshot.loans, key=lambda loan: (created(loan), loan.metadata.name)):
+            halves[0 if loan.is_over else 1].append(loan)
+        return halves
 
     @cached_property
     def active_loans(self) -> dict[str, NodeLoan]:
@@ -399,6 +403,10 @@ class Index:
         cluster = self.pools[loan.spec.pool_name].spec.slurm_cluster_name
         return self._jobs_by_node.get((cluster, loan.spec.slurm_node_name), ())
 
+    def jobs_of(self, pool_name: str) -> Sequence[SlurmJob]:
+        """Jobs that run or are being cleaned up on any of the pool's loans, each once, by id."""
+        return self.once(_jobs_of, pool_name)
+
     @cached_property
     def sides(self) -> dict[str, Sides]:
         """What `sides.sides` has counted already, by pool."""
@@ -424,6 +432,11 @@ class Index:
     def foreign_gpu_pods(self, node: str, pool: BatchPool) -> list[Pod]:
         """Pods of others on the node that hold GPUs of it."""
         return [p for p in self.pods_by_node.get(node, ()) if p.loan is None and wants_gpu(p, pool)]
+
+
+def _jobs_of(pool_name: str, index: Index) -> list[SlurmJob]:
+    found = {job.job_id: job for loan in index.loans_of(pool_name) for job in index.jobs_on(loan)}
+    return [found[job_id] for job_id in sorted(found)]
 
 
 def _selects(pool: BatchPool, node: Node) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from tidegate.api import Ladder, TouchedJob
 from tidegate.api.batch_pool import Recall
@@ -13,15 +14,18 @@ from tidegate.sharing.snapshot import SlurmJob
 SIGNALS = frozenset({"HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "URG", "WINCH"})
 """Signals that a job may declare. slurmrestd ends the job of a signal that it does not know, so no other is sent."""
 
+COMMENTS = 1 << 14
+"""So many comments of jobs are understood once: decisions come every second, and comments hardly change."""
 _DECLARED = re.compile(r"\btidegate:signal=(?:SIG)?([A-Z0-9]+)\b")
 
 
-def declared_signal(job: SlurmJob) -> str | None:
-    """The signal on which the job saves its work, from the word `tidegate:signal=USR1` in its comment.
+@lru_cache(COMMENTS)
+def declared_signal(comment: str) -> str | None:
+    """The signal on which a job saves its work, from the word `tidegate:signal=USR1` in its comment.
 
     Only such jobs are signalled: any other job would be ended by the signal, and be lost instead of requeued.
     """
-    found = _DECLARED.search(job.comment)
+    found = _DECLARED.search(comment)
     return found.group(1) if found and found.group(1) in SIGNALS else None
 
 
@@ -72,7 +76,7 @@ def climb(
     for job in jobs:
         step = _step(job, known.get(job.job_id), start, now, ladder, terms, can_requeue)
         if step.action == "Signalled" and not _did(known, job, "Signalled"):
-            signal.append((job.job_id, declared_signal(job) or ""))
+            signal.append((job.job_id, declared_signal(job.comment) or ""))
         if step.action == "Requeued" and "COMPLETING" not in job.states:
             requeue.append(job.job_id)
         if step.action == "Cancelled" and "COMPLETING" not in job.states:
@@ -117,7 +121,7 @@ def _step(
         return _Step(_so_far(before), max(saves_until, ended) + patience)
     if now < waits_until:
         return _Step("Waited", waits_until)
-    if declared_signal(job) and not (before and before.action in ("Requeued", "Cancelled")):
+    if declared_signal(job.comment) and not (before and before.action in ("Requeued", "Cancelled")):
         # Counted from its signal: an operator that was away for a while does not cost the job its time to save.
         saves_until = _acted(before, "Signalled", now) + timedelta(seconds=ladder.checkpoint_seconds)
         if now < saves_until:

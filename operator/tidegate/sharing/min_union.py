@@ -15,6 +15,7 @@ It never costs more than taking the item that adds least, one by one.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -203,7 +204,7 @@ def _forwards(
 ) -> list[int]:
     """Always the item that adds least; with `split`, what is shared counts for each of its items in part."""
     price = {name: costs[name] / len(those) if split else costs[name] for name, those in holders.items()}
-    adds = {at: items[at].own + sum(price[name] for name in items[at].shares) for at in group}
+    adds = {at: items[at].own + sum([price[name] for name in items[at].shares]) for at in group}
     heap = [(cost, at) for at, cost in adds.items()]
     heapq.heapify(heap)
     order: list[int] = []
@@ -230,7 +231,8 @@ def _backwards(
 ) -> list[int]:
     """From all items, always drop the one that saves most; what is shared counts for each item left with it in part."""
     left = {name: len(those) for name, those in holders.items()}
-    saves = {at: items[at].own + sum(costs[name] / left[name] for name in items[at].shares) for at in group}
+    price = {name: float(costs[name]) for name in holders}
+    saves = {at: items[at].own + sum([price[name] / left[name] for name in items[at].shares]) for at in group}
     heap = [(-saved, -at) for at, saved in saves.items()]
     heapq.heapify(heap)
     dropped: list[int] = []
@@ -242,10 +244,13 @@ def _backwards(
         del saves[at]
         dropped.append(at)
         for name in items[at].shares:
-            before, left[name] = left[name], left[name] - 1
+            left[name] -= 1
+            if left[name] == 0:
+                continue
+            more = price[name] / left[name] - price[name] / (left[name] + 1)
             for other in holders[name]:
                 if other in saves:
-                    saves[other] += costs[name] / left[name] - costs[name] / before
+                    saves[other] += more
                     heapq.heappush(heap, (-saves[other], -other))
     return dropped[::-1]
 
@@ -348,33 +353,47 @@ def _hull(cost: list[int]) -> list[int]:
 
 def _mended(chosen: list[int], items: Sequence[Item], costs: Mapping[int, int]) -> list[int]:
     """Swap one chosen item for one that is not, as long as that saves something."""
-    inside = set(chosen)
-    uses: dict[int, int] = {}
-    for at in inside:
-        for name in items[at].shares:
-            uses[name] = uses.get(name, 0) + 1
+    inside, holders = set(chosen), _holders(range(len(items)), items)
+    uses = Counter(name for at in inside for name in items[at].shares)
+
+    def price(at: int) -> int:
+        """What a chosen item saves when it goes, and what any other adds when it comes."""
+        paid_for_it_alone = int(at in inside)
+        return items[at].own + sum([costs[name] for name in items[at].shares if uses[name] == paid_for_it_alone])
+
+    prices = [price(at) for at in range(len(items))]
     for _ in range(max(LOOKS // len(items), 4)):
-        best = (0, -1, -1)
-        saved = {at: items[at].own + sum(costs[n] for n in items[at].shares if uses[n] == 1) for at in inside}
-        adds = {
-            at: item.own + sum(costs[n] for n in item.shares if not uses.get(n))
-            for at, item in enumerate(items)
-            if at not in inside
-        }
-        out = sorted(saved, key=lambda at: (-saved[at], at))[:16]
-        for gone in out:
-            alone = {n for n in items[gone].shares if uses[n] == 1}
-            for new, more in adds.items():
-                again = sum(costs[n] for n in items[new].shares if n in alone) if alone else 0
-                gain = saved[gone] - more - again
-                if gain > best[0]:
-                    best = (gain, gone, new)
-        if not best[0]:
+        dearest = heapq.nsmallest(16, inside, key=lambda at: (-prices[at], at))
+        others = sorted([at for at in range(len(items)) if at not in inside], key=prices.__getitem__)
+        swap = _best_swap(dearest, others, prices, uses, items, costs)
+        if swap is None:
             break
-        _, gone, new = best
+        gone, new = swap
         inside ^= {gone, new}
-        for name in items[gone].shares:
-            uses[name] -= 1
-        for name in items[new].shares:
-            uses[name] = uses.get(name, 0) + 1
+        uses.subtract(items[gone].shares)
+        uses.update(items[new].shares)
+        for name in (*items[gone].shares, *items[new].shares):
+            for at in holders[name]:
+                prices[at] = price(at)
     return list(inside)
+
+
+def _best_swap(
+    dearest: Sequence[int],
+    others: Sequence[int],
+    prices: Sequence[int],
+    uses: Mapping[int, int],
+    items: Sequence[Item],
+    costs: Mapping[int, int],
+) -> tuple[int, int] | None:
+    """Which item should go for which of the others, these in the order of their prices."""
+    most, best = 0, None
+    for gone in dearest:
+        alone = {name for name in items[gone].shares if uses[name] == 1}
+        for new in others:
+            if prices[gone] - prices[new] <= most:
+                break
+            again = sum([costs[name] for name in items[new].shares if name in alone])
+            if prices[gone] - prices[new] - again > most:
+                most, best = prices[gone] - prices[new] - again, (gone, new)
+    return best

@@ -56,16 +56,12 @@ def _shields(pool_name: str, index: Index) -> dict[str, tuple[Shield, ...]]:
     pool = index.pools.get(pool_name)
     if pool is None:
         return {}
-    terms, known, found = pool.spec.recall, dict[int, Shield | None](), dict[str, tuple[Shield, ...]]()
-    for loan in index.loans_of(pool_name):
-        these: list[Shield] = []
-        for job in index.jobs_on(loan):
-            if job.job_id not in known:
-                known[job.job_id] = shield_of(job, terms, index.now)
-            if shield := known[job.job_id]:
-                these.append(shield)
-        if these:
-            found[loan.spec.node_name] = tuple(these)
+    node_names = {loan.spec.slurm_node_name: loan.spec.node_name for loan in index.loans_of(pool_name)}
+    found: dict[str, tuple[Shield, ...]] = {}
+    for job in index.jobs_of(pool_name):
+        if shield := shield_of(job, pool.spec.recall, index.now):
+            for name in filter(None, map(node_names.get, job.nodes)):
+                found[name] = (*found.get(name, ()), shield)
     return found
 
 

@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from tidegate.api import BatchPool, NodeLoan, RecallClass
 from tidegate.sharing.index import Index
-from tidegate.sharing.ladder import declared_signal
+from tidegate.sharing.ladder import COMMENTS, declared_signal
 from tidegate.sharing.min_union import Item, cheapest_union
 from tidegate.sharing.priorities import of_loan
 from tidegate.sharing.protection import Shield, shields
@@ -24,8 +25,10 @@ HIT_SECONDS = 86400
 """`Spread` remembers for this long whose jobs were ended."""
 _ENDED = ("Requeued", "Cancelled", "EndedByDown")
 _CHECKPOINT = re.compile(r"\btidegate:checkpoint=(\S+)")
-_FIELD = 1 << 50
-"""Costs are compared one after the other: each is a digit of one number, and no sum of a digit reaches this."""
+_DIGIT_BITS = 50
+"""Costs are compared one after the other: each is a digit of one number, and no sum of a digit needs more bits."""
+_ONE_JOB, _RESTARTS, _LOST_WORK, _BY_POLICY, _FOR_GOOD = (1 << _DIGIT_BITS * place for place in range(1, 6))
+"""What one of a digit is worth; the lowest digit is the loan's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +102,17 @@ def lost_gpu_seconds(job: SlurmJob, pool: BatchPool, recall_class: RecallClass, 
         return 0
     seconds = (now - job.start_time).total_seconds()
     if job.comment:
-        if saved := last_checkpoint(job):
-            seconds = min(seconds, max((now - saved).total_seconds(), 0.0))
-        if declared_signal(job):
+        if saved := last_checkpoint(job.comment):
+            seconds = min(seconds, (now - saved).total_seconds())
+        if declared_signal(job.comment):
             seconds = min(seconds, getattr(pool.spec.recall, recall_class).checkpoint_seconds)
-    return int(max(seconds, 0.0)) * max(job.gpus, 1)
+    return int(seconds) * (job.gpus or 1) if seconds > 0 else 0
 
 
-def last_checkpoint(job: SlurmJob) -> datetime | None:
-    """When the job last saved its work, from `tidegate:checkpoint=<RFC 3339, or seconds since 1970>` in its comment."""
-    found = _CHECKPOINT.search(job.comment)
+@lru_cache(COMMENTS)
+def last_checkpoint(comment: str) -> datetime | None:
+    """When a job last saved its work, from `tidegate:checkpoint=<RFC 3339, or seconds since 1970>` in its comment."""
+    found = _CHECKPOINT.search(comment)
     if not found:
         return None
     try:
@@ -132,7 +136,6 @@ class _Ledger:
     jobs: dict[str, tuple[int, ...]]
     """By loan the ids of its jobs."""
     job_costs: dict[int, int]
-    users: dict[int, str]
     lost_already: Collection[int]
     """Jobs on nodes that are on their way back."""
 
@@ -144,15 +147,13 @@ class _Ledger:
 
 def _ledger(pool_name: str, recall_class: RecallClass, index: Index) -> _Ledger:
     pool, loans = index.pools[pool_name], index.loans_of(pool_name)
-    jobs = {loan.metadata.name: index.jobs_on(loan) for loan in loans}
-    every = {job.job_id: job for there in jobs.values() for job in there}
+    jobs = {loan.metadata.name: tuple([job.job_id for job in index.jobs_on(loan)]) for loan in loans}
     return _Ledger(
         pool=pool,
         own={loan.metadata.name: int(loan.status.is_true("Lent")) for loan in loans},
-        jobs={name: tuple(job.job_id for job in there) for name, there in jobs.items()},
-        job_costs={job_id: _job_cost(job, pool, recall_class, index.now) for job_id, job in every.items()},
-        users={job_id: job.user for job_id, job in every.items()},
-        lost_already={job.job_id for loan in loans if loan.is_wanted_back for job in jobs[loan.metadata.name]},
+        jobs=jobs,
+        job_costs={job.job_id: _job_cost(job, pool, recall_class, index.now) for job in index.jobs_of(pool_name)},
+        lost_already={job for loan in loans if loan.is_wanted_back for job in jobs[loan.metadata.name]},
     )
 
 
@@ -160,12 +161,10 @@ def _job_cost(job: SlurmJob, pool: BatchPool, recall_class: RecallClass, now: da
     """Lost for good, the policy's own measure, lost work, restarts suffered, one more job touched, in this order."""
     if "COMPLETING" in job.states:
         return 0
-    cost = 0 if job.requeueable else _FIELD
+    cost = lost_gpu_seconds(job, pool, recall_class, now) * _LOST_WORK + job.restarts * _RESTARTS + _ONE_JOB
     if pool.spec.recall.victim_policy == "NewestFirst" and job.start_time:
-        cost += max(int((now - job.start_time).total_seconds()), 0)
-    cost = cost * _FIELD + lost_gpu_seconds(job, pool, recall_class, now)
-    cost = cost * _FIELD + job.restarts
-    return (cost * _FIELD + 1) * _FIELD
+        cost += max(int((now - job.start_time).total_seconds()), 0) * _BY_POLICY
+    return cost if job.requeueable else cost + _FOR_GOOD
 
 
 def _rank(loan: NodeLoan, pool: BatchPool, index: Index) -> tuple[bool, int]:
@@ -180,7 +179,7 @@ def _set(
     loans: Sequence[NodeLoan], count: int, ledger: _Ledger, ended: Collection[int], index: Index
 ) -> Sequence[NodeLoan]:
     if ledger.pool.spec.recall.victim_policy == "Spread":
-        return _spread(loans, count, ledger, ended, index.once(_hits, ledger.pool.metadata.name))
+        return _spread(loans, count, ledger, ended, index)
     holders = Counter(job for loan in loans for job in ledger.jobs[loan.metadata.name])
     items = [_item(loan, ledger, ended, holders) for loan in loans]
     return [loans[at] for at in cheapest_union(items, ledger.job_costs, count)]
@@ -199,18 +198,19 @@ def _item(loan: NodeLoan, ledger: _Ledger, ended: Collection[int], holders: Coun
 
 
 def _spread(
-    loans: Sequence[NodeLoan], count: int, ledger: _Ledger, ended: Collection[int], hits: Counter[str]
+    loans: Sequence[NodeLoan], count: int, ledger: _Ledger, ended: Collection[int], index: Index
 ) -> list[NodeLoan]:
     """One by one the loan whose users would have lost the fewest jobs, and of those the cheapest."""
-    hits, ended = hits.copy(), set(ended)
+    hits, ended = index.once(_hits, ledger.pool.metadata.name).copy(), set(ended)
+    users = {job.job_id: job.user for job in index.jobs_of(ledger.pool.metadata.name)}
     holders = Counter(job for loan in loans for job in ledger.jobs[loan.metadata.name])
 
     def price(at: int) -> tuple[int, int, int]:
         name = loans[at].metadata.name
-        new = Counter(ledger.users[job] for job in ledger.jobs[name] if job not in ended)
+        new = Counter(users[job] for job in ledger.jobs[name] if job not in ended)
         worst = max((hits[user] + more for user, more in new.items()), default=0)
         cost = ledger.alone(loans[at], ended)
-        return cost // _FIELD**5, worst, cost
+        return cost // _FOR_GOOD, worst, cost
 
     chosen: list[NodeLoan] = []
     heap = [(price(at), at) for at in range(len(loans))]
@@ -222,7 +222,7 @@ def _spread(
             continue
         chosen.append(loans[at])
         fresh = [job for job in ledger.jobs[loans[at].metadata.name] if job not in ended]
-        hits.update(ledger.users[job] for job in fresh)
+        hits.update(users[job] for job in fresh)
         ended.update(fresh)
         if any(holders[job] > 1 for job in fresh):
             # Other loans have become cheaper; those of a user who lost more show it when they come up.
