@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.figures import Figure
+from benchmarks.audit import Audit, Reference
+from benchmarks.figures import Figure, p50_p95
 from e2e.kube import Json
 from e2e.operator import Operator, wait_for
-from e2e.stage import GPU, WORK, Stage
+from e2e.stage import GPU, WORK, Stage, slurmd_template
 
 NODES = 1000
-PODS = 1000
+CLAIMS = 20
+PODS = NODES - CLAIMS
 WATCHED_SECONDS = 60
 KWOK = {"type": "kwok"}
+POOL = "many"
 
 
 def at_rest(operator: Operator, seconds: float = WATCHED_SECONDS) -> list[Figure]:
@@ -27,16 +31,26 @@ def at_rest(operator: Operator, seconds: float = WATCHED_SECONDS) -> list[Figure
 
 
 def with_many_nodes(stage: Stage, operator: Operator) -> list[Figure]:
-    """The operator with a pool of simulated nodes, and a pod with GPUs on each. They go away again."""
+    """The operator with a pool of simulated nodes, and a pod with GPUs on nearly each; then claims for the others.
+
+    They go away again.
+    """
     stage.lab.add_kwok_nodes(NODES)
     try:
-        stage.put_pool("many", lending={"cap": 0}, nodeSelector=KWOK)
+        # kwok's taint keeps nodes from claims, too, unless slurmd would tolerate it
+        template = slurmd_template()
+        template["spec"]["tolerations"] = [{"operator": "Exists"}]
+        slurmd = {"image": stage.lab.slurmd_image, "imagePullPolicy": "Never", "template": template}
+        stage.put_pool(POOL, lending={"cap": 0}, nodeSelector=KWOK, slurmd=slurmd)
         stage.kube.create("deployments", _many_pods(), WORK)
         wait_for(f"{PODS} simulated pods", lambda: _count_pods(stage) >= PODS, 600, 2)
         memory, cores = _usage(operator, WATCHED_SECONDS)
+        reaction = _claimed(stage)
     finally:
+        for claim in stage.claims():
+            stage.kube.delete("capacityclaims", claim["metadata"]["name"], WORK)
         stage.kube.delete("deployments", "many", WORK)
-        stage.kube.delete("batchpools", "many")
+        stage.kube.delete("batchpools", POOL)
         stage.lab.kubectl("delete", "nodes", "-l", "type=kwok", "--wait=false")
         stage.lab.kubectl("delete", "pods", "-n", WORK, "-l", "app=many", "--force", "--grace-period=0", "--wait=false")
         wait_for("the end of the simulated pods", lambda: not _count_pods(stage), 300, 2)
@@ -44,7 +58,31 @@ def with_many_nodes(stage: Stage, operator: Operator) -> list[Figure]:
     return [
         Figure(f"the operator's memory with {what}", memory, "MiB", 260),
         Figure(f"the operator's CPU with {what}", cores, "cores", 0.5),
+        *p50_p95("the same site: a claim's creation until a node is held for it", reaction, 1),
     ]
+
+
+def _claimed(stage: Stage) -> list[float]:
+    """Seconds from the creation of each claim, one after the other, until the fence of a free node names it."""
+
+    def is_simulated_node(ref: Reference) -> bool:
+        return ref.get("name", "").startswith("kwok-") and not ref.get("subresource")
+
+    asked = datetime.now(UTC)
+    for number in range(CLAIMS):
+        _claim_one(stage, f"many-{number}")
+    seen = Audit(stage.lab, asked)
+    made, held = seen.times("create", "capacityclaims"), seen.times("patch", "nodes", is_simulated_node)
+    return [(fenced - claimed).total_seconds() for claimed, fenced in zip(made, held, strict=True)]
+
+
+def _claim_one(stage: Stage, name: str) -> None:
+    def held_nodes() -> int:
+        found = stage.kube.get("capacityclaims", name, WORK) or {}
+        return int(found.get("status", {}).get("heldNodes", 0))
+
+    stage.claim(name, 1, poolName=POOL)
+    wait_for(f"a node for {name}", held_nodes, 30, 0.05)
 
 
 def _many_pods() -> Json:

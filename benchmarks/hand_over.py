@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
+from benchmarks.audit import Audit
 from benchmarks.figures import Figure, p50_p95
-from e2e.lab import Lab
 from e2e.operator import wait_for
 from e2e.stage import WORK, Stage
 from e2e.witness import sights
@@ -84,51 +82,18 @@ def _cycle(stage: Stage, busy: bool, measured: Measured) -> None:
     (pod,) = stage.wait_running("web", 1, seconds=90)
     if busy:
         stage.lab.slurm("scancel", str(job), check=False)
-    seen = _Audit(stage.lab, asked)
-    waited = (seen.bound(pod["metadata"]["name"]) - seen.created()).total_seconds()
+    seen, name = Audit(stage.lab, asked), pod["metadata"]["name"]
+    made = seen.times("create", "pods", lambda ref: ref.get("namespace") == WORK and not ref.get("subresource"))[0]
+    bound = seen.times("create", "pods", lambda ref: ref.get("subresource") == "binding" and ref.get("name") == name)[0]
+    waited = (bound - made).total_seconds()
     (measured.recall_busy if busy else measured.recall_idle).append(waited - (GRACE_SECONDS if busy else 0))
-    measured.reaction.append((seen.recalled() - seen.claimed()).total_seconds())
+    claimed, recalled = seen.times("create", "capacityclaims")[0], seen.times("patch", "nodeloans")[0]
+    measured.reaction.append((recalled - claimed).total_seconds())
 
 
 def _is_open(stage: Stage, node: str) -> bool:
     record = stage.slurm_nodes().get(node)
     return record is not None and sights.slurm_node(record).is_open
-
-
-class _Audit:
-    """What the API server noted since a moment, with its own microseconds."""
-
-    def __init__(self, lab: Lab, since: datetime) -> None:
-        # The log is written a moment after the answer.
-        time.sleep(0.2)
-        self._events = [one for one in lab.audit_log() if _received(one) >= since]
-
-    def created(self) -> datetime:
-        """When the first pod of people's namespace was made; its name is in the answer, which is not noted."""
-        return self._first("create", "pods", lambda ref: ref.get("namespace") == WORK and not ref.get("subresource"))
-
-    def bound(self, pod: str) -> datetime:
-        """When kube-scheduler bound the pod."""
-        return self._first("create", "pods", lambda ref: ref.get("subresource") == "binding" and ref.get("name") == pod)
-
-    def claimed(self) -> datetime:
-        """When the claim was made."""
-        return self._first("create", "capacityclaims", lambda ref: True)
-
-    def recalled(self) -> datetime:
-        """When the first loan was turned around."""
-        return self._first("patch", "nodeloans", lambda ref: not ref.get("subresource"))
-
-    def _first(self, verb: str, resource: str, fits: Callable[[dict[str, Any]], bool]) -> datetime:
-        for event in self._events:
-            ref = event.get("objectRef") or {}
-            if event["verb"] == verb and ref.get("resource") == resource and fits(ref):
-                return _received(event)
-        raise AssertionError(f"the audit log has no {verb} of {resource}")
-
-
-def _received(event: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(event["requestReceivedTimestamp"])
 
 
 def _steps(stage: Stage, busy: bool, measured: Measured) -> None:
