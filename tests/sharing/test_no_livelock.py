@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.sharing.build import ago, claim
 from tests.sharing.swift_world import CLASSES, QOS, Job, Move, Replica, SwiftWorld
 from tidegate.api import CapacityClaim
-from tidegate.sharing import allotment
+from tidegate.sharing import supply
 from tidegate.sharing.decide import decide
 
 Wave = Sequence[Job | Replica | CapacityClaim]
@@ -127,7 +127,7 @@ def test_a_chain_of_takings_climbs_and_ends_where_nobody_is_more_important() -> 
 
 
 def test_the_measure_catches_claims_that_take_whatever_they_like(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allotment, "of_loan", lambda loan, index: -(10**6))
+    monkeypatch.setattr(supply, "of_loan", lambda loan, index: -(10**6))
     world = SwiftWorld(names=("gpu-1",), lending={"idleSeconds": 1}, decide=decide)
     world.add(Job(1, 1, "urgent"))
     run(world)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tidegate.api import RECALL_CLASSES, BatchPool, Ladder, RecallClass
+from tidegate.api import RECALL_CLASSES, BatchPool, CapacityClaim, Ladder, RecallClass
+from tidegate.sharing.index import Index
+from tidegate.sharing.needs import is_automatic
 
 
 def least_priority(pool: BatchPool, recall_class: RecallClass) -> int | None:
@@ -31,3 +33,19 @@ def why_not(pool: BatchPool, wanted: RecallClass, priority: int) -> str:
         f"recall.{wanted}.minimumPriority of pool {pool.metadata.name} is {least_priority(pool, wanted)}, "
         f"the claim has {priority}; {way_out}"
     )
+
+
+def recall_class_of(claim: CapacityClaim, pool: BatchPool, priority: int) -> RecallClass | None:
+    """The class that the claim's recalls have; None when it may not use what it asks for.
+
+    Nobody chose the class of an automatic claim, so it takes what it may.
+    """
+    wanted = claim.spec.recall_class
+    if is_automatic(claim):
+        return fastest_allowed(pool, wanted, priority)
+    return wanted if may_use(pool, wanted, priority) else None
+
+
+def class_of(claim: CapacityClaim, pool: BatchPool, index: Index) -> RecallClass:
+    """The class by which loans are recalled for the claim; that of its spec where it may use none."""
+    return recall_class_of(claim, pool, index.priority_of(claim) or 0) or claim.spec.recall_class
