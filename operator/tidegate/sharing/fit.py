@@ -163,15 +163,14 @@ class Layout:
 
     def lay_all(self, pods: Sequence[Pod], rooms: Rooms) -> list[Pod]:
         """Lay the pods into the rooms, large ones first so that small ones fill what they leave; those left over."""
-        if not rooms and len(pods) < 2:
-            return list(pods)
         full: set[Kind] = set()
 
         def size(pod: Pod) -> tuple[int, int, int, str]:
             gpus, cpu_millis, memory_mib = _amounts(pod, self._names)
             return -gpus, -cpu_millis, -memory_mib, pod.key
 
-        return [pod for pod in sorted(pods, key=size) if self.lay(pod, rooms, full) is None]
+        ordered = sorted(pods, key=size)
+        return [pod for pod in ordered if self.lay(pod, rooms, full) is None] if rooms else ordered
 
     def lay_on_fewest(self, pods: Iterable[Pod], spare: Rooms) -> tuple[Rooms, list[Pod]]:
         """Lay pods, in their order, into as few spare rooms as will do: these, and the pods that fit nowhere."""
