@@ -22,16 +22,22 @@ class Audit:
         self._events = [one for one in lab.audit_log() if _received(one) >= since]
 
     def times(
-        self, verb: str, resource: str, fits: Callable[[Reference], bool] = lambda ref: not ref.get("subresource")
+        self,
+        verb: str,
+        resource: str,
+        fits: Callable[[Reference], bool] = lambda ref: not ref.get("subresource"),
+        namespace_of_user: str = "",
     ) -> list[datetime]:
-        """When they came, in order; without `fits` those to the object itself.
+        """When they came, in order; without `fits` those to the object itself, of whomever or of a namespace's pods.
 
         The name of an object is not in a create, where the API server's answer tells it.
         """
+        user = f"system:serviceaccount:{namespace_of_user}:" if namespace_of_user else ""
         found = []
         for event in self._events:
             ref = event.get("objectRef") or {}
-            if event["verb"] == verb and ref.get("resource") == resource and fits(ref):
+            of_user = event["user"]["username"].startswith(user)
+            if event["verb"] == verb and ref.get("resource") == resource and fits(ref) and of_user:
                 found.append(_received(event))
         if not found:
             raise AssertionError(f"the audit log has no {verb} of {resource}")
