@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
+from operator import attrgetter
 
 from tidegate.api import BatchPool, SlurmCluster
 from tidegate.sharing.reservations import Reserved
@@ -130,7 +131,9 @@ def waiting_jobs(pool: BatchPool, slurm: SlurmState, also: frozenset[str] = froz
     """Jobs of the pool's partition and of those of `also` that nodes would help, in the order in which Slurm starts
     them: by priority, then by id."""
     found = [job for job in slurm.jobs.values() if waits_for_nodes(job, pool, also)]
-    return sorted(found, key=lambda job: (-job.priority, job.job_id))
+    found.sort(key=attrgetter("job_id"))
+    found.sort(key=attrgetter("priority"), reverse=True)
+    return found
 
 
 def nodes_wanted(

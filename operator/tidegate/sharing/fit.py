@@ -77,9 +77,8 @@ class Room(NamedTuple):
     def without(self, pod: Pod, names: Sequence[str]) -> Room:
         """What the pod leaves of it."""
         gpus, cpu_millis, memory_mib = _amounts(pod, names)
-        return self._replace(
-            gpus=self.gpus - gpus, cpu_millis=self.cpu_millis - cpu_millis, memory_mib=self.memory_mib - memory_mib
-        )
+        has_gpus, has_cpu, has_memory = self.gpus - gpus, self.cpu_millis - cpu_millis, self.memory_mib - memory_mib
+        return Room(self.node, has_gpus, has_cpu, has_memory, self.make)
 
 
 Rooms = dict[str, Room]
@@ -87,7 +86,7 @@ Rooms = dict[str, Room]
 
 
 def _amounts(pod: Pod, names: Sequence[str]) -> tuple[int, int, int]:
-    return sum(pod.gpus.get(name, 0) for name in names), pod.cpu_millis, pod.memory_mib
+    return sum([pod.gpus.get(name, 0) for name in names]), pod.cpu_millis, pod.memory_mib
 
 
 Kind = tuple[object, ...]

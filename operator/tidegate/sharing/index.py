@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tidegate.api import BatchPool, CapacityClaim, Lending, NodeLoan, OpenWindow
@@ -387,11 +388,19 @@ class Index:
         return found
 
     @cached_property
+    def running(self) -> dict[str, list[SlurmJob]]:
+        """Jobs that hold nodes, by SlurmCluster and by id."""
+        found = {}
+        for cluster, state in self.snapshot.slurm.items():
+            found[cluster] = [job for job in state.jobs.values() if job.holds_nodes]
+            found[cluster].sort(key=attrgetter("job_id"))
+        return found
+
+    @cached_property
     def _jobs_by_node(self) -> dict[tuple[str, str], list[SlurmJob]]:
         found: dict[tuple[str, str], list[SlurmJob]] = defaultdict(list)
-        for cluster, state in self.snapshot.slurm.items():
-            running = [job for job in state.jobs.values() if job.holds_nodes]
-            for job in sorted(running, key=lambda one: one.job_id):
+        for cluster, running in self.running.items():
+            for job in running:
                 for name in job.nodes:
                     found[cluster, name].append(job)
         return found
@@ -435,8 +444,11 @@ class Index:
 
 
 def _jobs_of(pool_name: str, index: Index) -> list[SlurmJob]:
-    found = {job.job_id: job for loan in index.loans_of(pool_name) for job in index.jobs_on(loan)}
-    return [found[job_id] for job_id in sorted(found)]
+    if index.slurm_of(pool_name) is None:
+        return []
+    names = {loan.spec.slurm_node_name for loan in index.loans_of(pool_name)}
+    running = index.running[index.pools[pool_name].spec.slurm_cluster_name]
+    return [job for job in running if not names.isdisjoint(job.nodes)]
 
 
 def _selects(pool: BatchPool, node: Node) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import chain
 
 from tidegate.api import BatchPool, NodeLoan, RecallClass
 from tidegate.sharing.index import Index
@@ -77,7 +78,7 @@ def cheapest(loans: Iterable[NodeLoan], count: int, recall_class: RecallClass, i
             break
         part = rank if more >= len(rank) else _set(rank, more, ledger, ended, index)
         chosen += sorted(part, key=lambda loan: (ledger.alone(loan, ended), loan.metadata.name))
-        ended |= {job.job_id for loan in part for job in index.jobs_on(loan)}
+        ended.update(*(ledger.jobs[loan.metadata.name] for loan in part))
     return chosen
 
 
@@ -142,7 +143,7 @@ class _Ledger:
     def alone(self, loan: NodeLoan, ended: Collection[int]) -> int:
         """What the loan costs by itself, once these jobs have ended."""
         name = loan.metadata.name
-        return self.own[name] + sum(self.job_costs[one] for one in self.jobs[name] if one not in ended)
+        return self.own[name] + sum([self.job_costs[one] for one in self.jobs[name] if one not in ended])
 
 
 def _ledger(pool_name: str, recall_class: RecallClass, index: Index) -> _Ledger:
@@ -180,7 +181,7 @@ def _set(
 ) -> Sequence[NodeLoan]:
     if ledger.pool.spec.recall.victim_policy == "Spread":
         return _spread(loans, count, ledger, ended, index)
-    holders = Counter(job for loan in loans for job in ledger.jobs[loan.metadata.name])
+    holders = Counter(chain.from_iterable(ledger.jobs[loan.metadata.name] for loan in loans))
     items = [_item(loan, ledger, ended, holders) for loan in loans]
     return [loans[at] for at in cheapest_union(items, ledger.job_costs, count)]
 
@@ -203,7 +204,7 @@ def _spread(
     """One by one the loan whose users would have lost the fewest jobs, and of those the cheapest."""
     hits, ended = index.once(_hits, ledger.pool.metadata.name).copy(), set(ended)
     users = {job.job_id: job.user for job in index.jobs_of(ledger.pool.metadata.name)}
-    holders = Counter(job for loan in loans for job in ledger.jobs[loan.metadata.name])
+    holders = Counter(chain.from_iterable(ledger.jobs[loan.metadata.name] for loan in loans))
 
     def price(at: int) -> tuple[int, int, int]:
         name = loans[at].metadata.name
