@@ -13,6 +13,7 @@ from e2e.scenarios.test_recall import job_of_loan
 from e2e.stage import CLUSTER, WORK, Stage, restarts_in
 from e2e.witness import Witness
 
+pytestmark = pytest.mark.scenarios
 NAME = "tidegate-2605"
 
 
