@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from e2e.audit import received
 from e2e.lab import Lab
 
 Reference = dict[str, Any]
@@ -19,30 +20,25 @@ class Audit:
     def __init__(self, lab: Lab, since: datetime) -> None:
         # The log is written a moment after the answer.
         time.sleep(0.2)
-        self._events = [one for one in lab.audit_log() if _received(one) >= since]
+        self._events = [one for one in lab.audit_log() if received(one) >= since]
 
     def times(
         self,
         verb: str,
         resource: str,
         fits: Callable[[Reference], bool] = lambda ref: not ref.get("subresource"),
-        namespace_of_user: str = "",
+        user: str = "",
     ) -> list[datetime]:
-        """When they came, in order; without `fits` those to the object itself, of whomever or of a namespace's pods.
+        """When they came, in order; without `fits` those to the object itself, of that user or of anybody.
 
         The name of an object is not in a create, where the API server's answer tells it.
         """
-        user = f"system:serviceaccount:{namespace_of_user}:" if namespace_of_user else ""
         found = []
         for event in self._events:
             ref = event.get("objectRef") or {}
-            of_user = event["user"]["username"].startswith(user)
+            of_user = not user or event["user"]["username"] == user
             if event["verb"] == verb and ref.get("resource") == resource and fits(ref) and of_user:
-                found.append(_received(event))
+                found.append(received(event))
         if not found:
             raise AssertionError(f"the audit log has no {verb} of {resource}")
         return sorted(found)
-
-
-def _received(event: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(event["requestReceivedTimestamp"])

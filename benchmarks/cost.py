@@ -9,8 +9,9 @@ from pathlib import Path
 
 from benchmarks.audit import Audit
 from benchmarks.figures import Figure, p50_p95
+from e2e.audit import ACCOUNT
 from e2e.kube import Json
-from e2e.operator import NAMESPACE, Operator, wait_for
+from e2e.operator import Operator, wait_for
 from e2e.stage import GPU, WORK, Stage, slurmd_template
 
 NODES = 1000
@@ -40,8 +41,7 @@ def with_many_nodes(stage: Stage, operator: Operator) -> list[Figure]:
         # kwok's taint keeps nodes from claims, too, unless slurmd would tolerate it
         template = slurmd_template()
         template["spec"]["tolerations"] = [{"operator": "Exists"}]
-        slurmd = {"image": stage.lab.slurmd_image, "imagePullPolicy": "Never", "template": template}
-        stage.put_pool(POOL, lending={"cap": 0}, nodeSelector=KWOK, slurmd=slurmd)
+        stage.put_pool(POOL, lending={"cap": 0}, template=template, nodeSelector=KWOK)
         stage.kube.create("deployments", _many_pods(), WORK)
         wait_for(f"{PODS} simulated pods", lambda: _count_pods(stage) >= PODS, 600, 2)
         memory, cores = _usage(operator, WATCHED_SECONDS)
@@ -68,7 +68,7 @@ def _claimed(stage: Stage) -> list[float]:
     for number in range(CLAIMS):
         _claim_one(stage, f"many-{number}")
     seen = Audit(stage.lab, asked)
-    made, held = seen.times("create", "capacityclaims"), seen.times("patch", "nodes", namespace_of_user=NAMESPACE)
+    made, held = seen.times("create", "capacityclaims"), seen.times("patch", "nodes", user=ACCOUNT)
     return [(min(one for one in held if one > claimed) - claimed).total_seconds() for claimed in made]
 
 

@@ -21,7 +21,7 @@ def asked(lab: Lab, since: datetime) -> list[tuple[dict[str, Any], Right]]:
         ref = event.get("objectRef") or {}
         if event["user"]["username"] != ACCOUNT or not ref.get("resource"):
             continue
-        if datetime.fromisoformat(event["requestReceivedTimestamp"]) < since:
+        if received(event) < since:
             continue
         resource = "/".join(filter(None, (ref["resource"], ref.get("subresource"))))
         scope = "namespace" if ref.get("namespace") == NAMESPACE else "cluster"
@@ -31,3 +31,8 @@ def asked(lab: Lab, since: datetime) -> list[tuple[dict[str, Any], Right]]:
             verbs.append("create")
         found += [(event, (scope, ref.get("apiGroup", ""), resource, verb)) for verb in verbs]
     return found
+
+
+def received(event: dict[str, Any]) -> datetime:
+    """When a request reached the API server."""
+    return datetime.fromisoformat(event["requestReceivedTimestamp"])

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
+from e2e.background import Background
 from e2e.kube import Kube
 from e2e.operator import wait_for
 from e2e.stage import WORK
@@ -32,40 +31,32 @@ class Outcome:
     text: str = ""
 
 
-class Clients:
+class Clients(Background):
     """A thread of clients; use it as a context. `rate` may be changed at any time."""
 
     def __init__(self, url: str, body: Mapping[str, Any], rate: float) -> None:
+        super().__init__("clients", patience_seconds=REQUEST_SECONDS + 10)
         self.rate = rate
         """Requests in a second."""
         self.outcomes: list[Outcome] = []
         self.in_flight = 0
         self._url = url
         self._body = dict(body)
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="clients", daemon=True)
 
     @property
     def failed(self) -> list[Outcome]:
         """Requests without a good answer."""
         return [outcome for outcome in self.outcomes if outcome.problem]
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    def work(self) -> None:
+        asyncio.run(self._go_on())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join(timeout=REQUEST_SECONDS + 10)
-
-    async def _run(self) -> None:
+    async def _go_on(self) -> None:
         # As most clients do, these keep their connections for the next request.
         connector, timeout = TCPConnector(limit=0), ClientTimeout(total=REQUEST_SECONDS)
         async with ClientSession(connector=connector, timeout=timeout) as session, asyncio.TaskGroup() as asked:
             due = time.monotonic()
-            while not self._end.is_set():
+            while not self.end.is_set():
                 asked.create_task(self._ask(session))
                 due += 1 / self.rate
                 await asyncio.sleep(max(due - time.monotonic(), 0))

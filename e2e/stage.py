@@ -171,14 +171,22 @@ class Stage:
         }
         self.kube.create("slurmclusters", _tidegate("SlurmCluster", name, given))
 
-    def put_pool(self, name: str, lending: Json | None = None, recall: Json | None = None, **spec: Any) -> None:
+    def put_pool(
+        self,
+        name: str,
+        lending: Json | None = None,
+        recall: Json | None = None,
+        template: Json | None = None,
+        **spec: Any,
+    ) -> None:
         """A BatchPool over all workers, with short times."""
+        slurmd = {"image": self.lab.slurmd_image, "imagePullPolicy": "Never", "template": template or slurmd_template()}
         given: Json = {
             "nodeSelector": {LENDABLE: "true"},
             "slurmClusterName": CLUSTER,
             "partition": self.lab.partition,
             "features": [self.lab.partition],
-            "slurmd": {"image": self.lab.slurmd_image, "imagePullPolicy": "Never", "template": slurmd_template()},
+            "slurmd": slurmd,
             "lending": {**SHORT_LENDING, **(lending or {})},
             "recall": {**SHORT_RECALL, **(recall or {})},
             **spec,

@@ -240,12 +240,12 @@ class Index:
             found[loan.spec.node_name].append(loan)
         return found
 
-    @cached_property
+    @property
     def ended_loans(self) -> list[NodeLoan]:
         """Loans that are over, the oldest first."""
         return self._ended_and_open[0]
 
-    @cached_property
+    @property
     def open_loans(self) -> list[NodeLoan]:
         """All others, the oldest first."""
         return self._ended_and_open[1]
